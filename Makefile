@@ -1,0 +1,54 @@
+# Every target that needs the virtual environment calls `install`, which does nothing when nothing changed.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+MAIL ?=
+CRASHES ?= 1000
+
+.PHONY: help install debian-packages demo run test check crash bench format lock clean
+
+help: ## list every target
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+install: $(STAMP) ## make .venv with backupd and backupctl in it
+
+$(STAMP): pyproject.toml requirements.lock
+	@bash tests/world/make-venv.sh "$(PYTHON)" "$(VENV)"
+	@touch $@
+
+debian-packages: ## install the servers that the integration tests talk to (when root)
+	@bash tests/world/install-servers.sh
+
+demo: install ## the whole main job on a mail tree made for it; ends with a verdict
+	@$(BIN)/python -m tests.world.demo
+
+run: install ## follow your own mail: make run MAIL=/path/to/vmail
+	@test -n "$(MAIL)" || { echo "usage: make run MAIL=/path/to/vmail"; exit 64; }
+	@$(BIN)/python -m tests.world.run_here "$(MAIL)"
+
+test: install debian-packages ## install what the tests need, then run them
+	@$(BIN)/python -m pytest -q
+
+check: install ## style, types, import walls, tidiness (seconds)
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-logo && $(BIN)/python -m pytest -q tests/test_tidy.py
+
+crash: install ## kill the daemon $(CRASHES) times and at each durable step
+	@BACKUPD_CRASHES=$(CRASHES) $(BIN)/python -m pytest -q tests/crash
+
+bench: install ## measure, and print the figures as JSON
+	@$(BIN)/python -m tests.bench
+
+format: install ## let ruff format the tree
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+lock: ## renew requirements.lock from pyproject.toml (needs uv)
+	@uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header --upgrade -o requirements.lock -q
+
+clean: ## remove what the targets left behind
+	@rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .demo
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""The engine of backupd: words, outside world, durable truth and the verbs that work on them."""

@@ -1,0 +1,173 @@
+"""AppServer: what the engine needs of the server it backs up, as small protocols.
+
+Words: a *listing* tells which items there are without opening them; a *reading* is an item's photograph with its content;
+a *cursor* is an AppServer's own text that says up to where a listing went. Ids are the AppServer's; they survive changes and moves.
+
+Folder paths use `/` between names and are unique within their area: mail `INBOX`, `INBOX/Projects`, `Sent`; contacts `Personal`;
+calendars `Work`; files the directory relative to the root of the documents, the root itself is the empty path.
+
+Every method may raise `AppServerUnavailable` (worth trying again) and `AppServerRefused` (not worth it).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import msgspec
+
+from backupd.events import Change
+from backupd.items import Area, ItemKey, Kind
+from backupd.states import Photograph
+
+
+class Content(Protocol):
+    """An item's bytes, which may be many."""
+
+    size: int
+
+    def open(self) -> BinaryIO:
+        """Open the bytes for reading; the caller closes. Raises `ItemVanished`."""
+        ...
+
+
+class BytesContent(msgspec.Struct, frozen=True):
+    """Content that is at hand."""
+
+    content: bytes
+
+    @property
+    def size(self) -> int:  # type: ignore[override]
+        """Bytes of the content."""
+        return len(self.content)
+
+    def open(self) -> BinaryIO:
+        """Return the bytes as a file."""
+        return io.BytesIO(self.content)
+
+
+class Account(msgspec.Struct, frozen=True, kw_only=True):
+    """An account as the AppServer lists it. `metadata` is its photograph: address, cos, password hash, aliases, preferences."""
+
+    id: str
+    name: str
+    metadata: dict[str, Any]
+
+
+class DirectoryEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A domain, COS or mailing list."""
+
+    kind: Kind
+    id: str
+    metadata: dict[str, Any]
+
+
+class ListedItem(msgspec.Struct, frozen=True, kw_only=True):
+    """One item of a listing.
+
+    `metadata` is what the listing tells without opening the item: a part of its photograph (folder, flags, modified, …).
+    If all of it equals the recorded photograph, the item is unchanged. If it differs and `content_fixed`, the new photograph is the
+    recorded one with these values; else the item is read again. `locator` helps `read` to find it. Folders come complete
+    (`metadata` is their whole photograph, `content_fixed` True).
+    """
+
+    kind: Kind
+    item: str
+    metadata: dict[str, Any]
+    locator: str = ""
+    content_fixed: bool = False
+
+
+class Listing(msgspec.Struct, frozen=True, kw_only=True):
+    """What an account holds, or those of its folders that changed since a cursor.
+
+    `scope` None: the whole account was listed. Else only the (area, folder) pairs in it were, completely: a known item
+    of such a folder that is not among `items` is gone (or moved, then it is among `items` with its new folder). Folder items
+    (kind folder) are always all listed when `scope` is not empty. An empty `scope` means nothing changed. `cursor` continues from
+    here, to be kept only once everything listed is recorded.
+    """
+
+    scope: frozenset[tuple[Area, str]] | None
+    items: Sequence[ListedItem]
+    cursor: str
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """A photograph, and the content it belongs to (None for kinds without). The photograph's digest and size are unset:
+    whoever stores the content computes them.
+    """
+
+    metadata: dict[str, Any]
+    content: Content | None
+
+
+class Watched(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch of live changes. `missed` names accounts of which changes may have been missed; `missed_all`: of any account."""
+
+    changes: Sequence[Change] = ()
+    missed: frozenset[str] = frozenset()
+    missed_all: bool = False
+
+
+class ItemReader(Protocol):
+    """Reads items without the event loop; can be pickled, so that worker processes can use it."""
+
+    def read(self, kind: Kind, item: str, locator: str) -> Reading:
+        """Return photograph and content of a listed item; blocks. Raises `ItemVanished` or `AppServerUnavailable`."""
+        ...
+
+
+class AppServer(Protocol):
+    """A server with accounts full of items."""
+
+    async def accounts(self) -> Sequence[Account]:
+        """Return all accounts. Raises rather than to return a part of them."""
+        ...
+
+    async def directory(self) -> Sequence[DirectoryEntry]:
+        """Return all domains, COS and mailing lists."""
+        ...
+
+    async def changes(self, account: str, since: str | None) -> Listing:
+        """List what changed in an account since a cursor; everything for None or a cursor that is not understood.
+
+        Raises `AppServerRefused` for an account that does not exist.
+        """
+        ...
+
+    async def read(self, key: ItemKey) -> Reading:
+        """Return an item's photograph and content as they are now. Raises `ItemVanished`."""
+        ...
+
+    def reader(self) -> ItemReader | None:
+        """Return a blocking reader for worker processes, or None where reading needs this object."""
+        ...
+
+    def watch(self) -> AsyncIterator[Watched]:
+        """Yield what happens, in batches, until cancelled; first an empty batch once watching has begun.
+
+        Changes carry the photograph's metadata and, for contents up to a bound, the body. Raises `AppServerRefused` where
+        an AppServer can't tell.
+        """
+        ...
+
+    def configuration(self) -> Iterator[tuple[str, Path | bytes]]:
+        """Yield (name, file or bytes) of what belongs into the daily configuration dump; blocks."""
+        ...
+
+    async def create_account(self, account: Account) -> str:
+        """Create an account and return its id. Raises `AppServerRefused` if the name is taken."""
+        ...
+
+    async def create_folder(self, account: str, area: Area, folder: str) -> str:
+        """Make sure that a folder exists and return its item id."""
+        ...
+
+    async def put(self, account: str, kind: Kind, photograph: Photograph, content: BinaryIO) -> str:
+        """Store an item with its folder (made if need be), flags, tags and dates as photographed; return its new id.
+
+        Bytes are stored as they are. Raises `AppServerRefused` where this item can't be stored.
+        """
+        ...

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# make-venv.sh PYTHON VENV: the locked environment with this project in it. Debian ships venv apart: as root it is installed.
+set -euo pipefail
+python=$1 venv=$2
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+    echo "backupd needs Python 3.11 or newer; $python is $("$python" --version 2>&1)" >&2
+    exit 1
+}
+if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+    if [ "$(id -u)" != 0 ]; then
+        echo "Python's venv module is missing: install the package python3-venv" >&2
+        exit 1
+    fi
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv
+fi
+"$python" -m venv --clear "$venv"
+"$venv/bin/python" -m pip install -q --require-hashes -r requirements.lock
+"$venv/bin/python" -m pip install -q --no-deps --no-build-isolation -e .
