@@ -82,5 +82,7 @@ def parse_moment(text: str) -> datetime:
     except (ValueError, OverflowError) as error:
         message = f"not a date: {text!r}"
         raise UsageError(
-            message, hint='write "dd/MM/yyyy HH:mm:ss", an ISO 8601 date or a keyword the command names', date=text
+            message,
+            hint='write "dd/MM/yyyy HH:mm:ss", an ISO 8601 date or a keyword the command names',
+            date=text,
         ) from error

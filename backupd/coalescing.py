@@ -31,7 +31,6 @@ class Entry(msgspec.Struct, frozen=True):
 class Group(msgspec.Struct, frozen=True):
     """What becomes one transaction, and the change whose photograph it carries (None: no change of the group has one)."""
 
-    key: ItemKey
     transaction: Transaction
     photographed: Change | None
     last: Change
@@ -78,9 +77,9 @@ def _merged(group: Sequence[Entry]) -> Group:
             photographed = None
     actors = [entry.change.actor for entry in group if entry.change.actor is not None]
     return Group(
-        key=last.key,
         transaction=Transaction(
             transaction=group[-1].sequence,
+            key=last.key,
             time=first.time,
             change=_merged_type([entry.change.type for entry in group]),
             origin=last.origin,

@@ -116,7 +116,13 @@ def encode_event(event: Event) -> bytes:
 
 def event_of(change: Change, *, source: str, event_id: str) -> Event:
     """Return the event that tells a change, as a publisher sends it."""
-    noun = "account" if change.kind is Kind.ACCOUNT else "folder" if change.type is ChangeType.EMPTIED else "item"
+    noun = (
+        "account"
+        if change.kind is Kind.ACCOUNT
+        else "folder"
+        if change.type is ChangeType.EMPTIED
+        else "item"
+    )
     return Event(
         specversion="1.0",
         id=event_id,
@@ -136,7 +142,9 @@ def event_of(change: Change, *, source: str, event_id: str) -> Event:
     )
 
 
-def decode(topic: str, payload: bytes, *, server_id: str, received: datetime, bytes_max: int = EVENT_BYTES_MAX) -> Change:
+def decode(
+    topic: str, payload: bytes, *, server_id: str, received: datetime, bytes_max: int = EVENT_BYTES_MAX
+) -> Change:
     """Return the change an MQTT message tells, or raise `NotAnEvent`.
 
     `received` stands in where the event has no time, or one more than a day in the future.

@@ -12,6 +12,7 @@ import hashlib
 import re
 import zlib
 from enum import StrEnum
+from urllib.parse import unquote
 
 import msgspec
 
@@ -106,6 +107,16 @@ def file_name_of(identifier: str) -> str:
     if len(encoded) <= NAME_BYTES_MAX:
         return encoded
     return encoded[:180] + "%%" + hashlib.sha256(raw).hexdigest()
+
+
+def name_is_cut(identifier: str) -> bool:
+    """Tell whether an identifier's file name had to be cut, so that the identifier can't be read back from it."""
+    return len(identifier) > NAME_BYTES_MAX // 3 and "%%" in file_name_of(identifier)
+
+
+def identifier_of(file_name: str) -> str:
+    """Return the identifier behind a file name that was not cut: the inverse of `file_name_of`."""
+    return "" if file_name == "%" else unquote(file_name, errors="surrogateescape")
 
 
 def two_digits_of(item: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from backupd.clock import MICROSECOND
+from backupd.items import ItemKey, Kind, name_is_cut
 
 
 class ChangeType(StrEnum):
@@ -48,10 +49,13 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, renam
     """One element of a history, as it stands on disk (docs/formats.md).
 
     `observed` is the event's own time where it arrived late. `lacking` names what could not be photographed
-    (`metadata`, `content`) because the item was gone. `actor` is who did it, where the event said so.
+    (`metadata`, `content`) because the item was gone. `actor` is who did it, where the event said so. `item` is the item's id, only
+    where the file name had to cut it.
     """
 
     transaction: int
+    kind: Kind
+    item: str = ""
     start: datetime
     observed: datetime | None = None
     change: ChangeType
@@ -74,6 +78,7 @@ class Transaction(msgspec.Struct, frozen=True, kw_only=True):
     """Changes of one item that became one: what is about to be recorded, before it meets the item's last state."""
 
     transaction: int
+    key: ItemKey
     time: datetime
     change: ChangeType
     origin: Origin
@@ -100,6 +105,8 @@ def next_state(last: State | None, transaction: Transaction, photograph: Photogr
     change = ChangeType.CREATED if (last is None or last.deleted) and not deleted else transaction.change
     return State(
         transaction=transaction.transaction,
+        kind=transaction.key.kind,
+        item=transaction.key.item if name_is_cut(transaction.key.item) else "",
         start=start,
         observed=None if start == transaction.time else transaction.time,
         change=change,
