@@ -1,8 +1,8 @@
 """Time: the one source of "now" and of waiting, and how moments are written and read.
 
 A moment is an aware `datetime` in UTC with microseconds. On disk and on the wire it is RFC 3339 with a `Z`;
-in SQLite it is an integer of microseconds since 1970. Code that decides takes moments as arguments; code that acts
-takes a `Clock`, so that tests own time.
+in SQLite it is an integer of microseconds since 1970. Code that decides takes moments as arguments; code
+that acts takes a `Clock`, so that tests own time.
 """
 
 from __future__ import annotations
@@ -67,14 +67,14 @@ def written(when: datetime) -> str:
 
 
 def parse_moment(text: str) -> datetime:
-    """Read a date as admins write it: `dd/MM/yyyy [HH:mm[:ss]]` in local time, or ISO 8601 (without a zone: local time).
+    """Read a date as admins write it: `dd/MM/yyyy [HH:mm[:ss]]` or ISO 8601; without a zone, local time.
 
     Raises `UsageError` that names the valid forms.
     """
     for form in _ADMIN_FORMATS:
         try:
             # A naive datetime means local time to astimezone, which is what an admin at a terminal means.
-            return datetime.strptime(text.strip(), form).astimezone(UTC)  # noqa: DTZ007
+            return datetime.strptime(text.strip(), form).astimezone(UTC)
         except ValueError:
             continue
     try:

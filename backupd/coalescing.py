@@ -1,9 +1,9 @@
 """Coalescing: changes of one item at the same moment become one transaction (docs/formats.md).
 
-"The same moment" is `window` from the time of the group's first change. A group keeps the identifiers of all its events and
-the last photograph among its changes; its transaction is its last change's sequence number, its time its first change's.
-Creation followed by changes stays a creation; anything followed by a deletion is a deletion that keeps the last known photograph.
-Pure: the same entries give the same groups.
+"The same moment" is `window` from the time of the group's first change. A group keeps the identifiers of
+all its events and the last photograph among its changes; its transaction is its last change's sequence
+number, its time its first change's. Creation followed by changes stays a creation; anything followed by a
+deletion is a deletion that keeps the last known photograph. Pure: the same entries give the same groups.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Group(msgspec.Struct, frozen=True):
-    """What becomes one transaction, and the change whose photograph it carries (None: no change of the group has one)."""
+    """What becomes one transaction, and the change whose photograph it carries (None: none has one)."""
 
     transaction: Transaction
     photographed: Change | None
@@ -39,8 +39,8 @@ class Group(msgspec.Struct, frozen=True):
 def coalesce(entries: Iterable[Entry], window: timedelta = WINDOW) -> list[Group]:
     """Group entries, given in sequence order, into transactions ordered by their last sequence number.
 
-    Changes from scans are never merged with each other or with events: they are photographs of their own moment.
-    `emptied` is no change of an item and must have been taken out before.
+    Changes from scans are never merged with each other or with events: they are photographs of their own
+    moment. `emptied` is no change of an item and must have been taken out before.
     """
     open_groups: dict[ItemKey, list[Entry]] = {}
     closed: list[list[Entry]] = []

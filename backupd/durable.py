@@ -1,8 +1,9 @@
 """Durable primitives: the few ways in which bytes reach the disk and stay there.
 
-Every durable step calls `step(name)`: nothing in service, and the place where the crash tests kill the process or make the disk fail.
-A file is replaced atomically (written aside, synced, renamed, directory synced); many files become durable by one `sync_file_system`.
-All functions block: call them off the event loop.
+Every durable step calls `step(name)`: nothing in service, and the place where the crash tests kill the
+process or make the disk fail. A file is replaced atomically (written aside, synced, renamed, directory
+synced); many files become durable by one `sync_file_system`. All functions block: call them off the event
+loop.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _observer: Callable[[str], None] | None = None
 
 
 def observe_steps(observer: Callable[[str], None] | None) -> None:
-    """Call `observer` with the name of each durable step from now on; it may raise `OSError` or end the process."""
+    """Call `observer` with the name of each durable step; it may raise `OSError` or end the process."""
     global _observer  # noqa: PLW0603 - one switch for the whole process, set by the crash tests only
     _observer = observer
 

@@ -1,8 +1,9 @@
 """Operating errors: what went wrong in the world, told so that an admin can act.
 
-Each error carries a message, the facts it was made from, a hint (what to do) and the exit status a command ends with.
-Bugs are not errors in this sense: they are plain exceptions and crash the process.
-Exit statuses follow sysexits.h: 64 usage, 66 no input, 69 unavailable, 74 input/output, 75 try later, 77 permission, 78 config.
+Each error carries a message, the facts it was made from, a hint (what to do) and the exit status a command
+ends with. Bugs are not errors in this sense: they are plain exceptions and crash the process. Exit statuses
+follow sysexits.h: 64 usage, 66 no input, 69 unavailable, 74 input/output, 75 try later, 77 permission, 78
+config.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class UnknownItem(BackupdError):
 
 
 class BackupPathRefused(BackupdError):
-    """The Backup Path must not be used: another server's, locked, read-only, case-insensitive or of a newer format."""
+    """The Backup Path must not be used: another server's, locked, read-only, of a newer format, …"""
 
     exit_status = 78
 
@@ -80,7 +81,7 @@ class BlobMissing(BackupdError):
 
 
 class VolumeError(BackupdError):
-    """A volume can't do what was asked; `permanent` says whether trying again can help."""
+    """A volume can't do what was asked; trying again can't help where `permanent`."""
 
     exit_status = 74
 
@@ -96,7 +97,7 @@ class SpaceExhausted(BackupdError):
 
 
 class NotAnEvent(BackupdError):
-    """A message from the broker that is no valid event; `reason` is a stable snake_case word for metrics and logs."""
+    """A message that is no valid event; `reason` is a stable snake_case word for metrics and logs."""
 
     exit_status = 65
 

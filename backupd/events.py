@@ -1,9 +1,10 @@
 """Events and changes: what an AppServer says on the wire, and what the journal keeps of it.
 
-An event is a CloudEvents 1.0 structured JSON object on the topic
-`backupd/v1/<server id>/<account id>/<kind>/<item id>` (docs/events.md). `decode` turns topic and payload into a `Change`, or raises
-`NotAnEvent` with a stable reason and a sentence that names what is wrong. A `Change` is one journal entry without its sequence
-number; scans make them too. Levels of a topic are percent-encoded, so that ids may hold any character.
+An event is a CloudEvents 1.0 structured JSON object on the topic `backupd/v1/<server id>/<account
+id>/<kind>/<item id>` (docs/events.md). `decode` turns topic and payload into a `Change`, or raises
+`NotAnEvent` with a stable reason and a sentence that names what is wrong. A `Change` is one journal entry
+without its sequence number; scans make them too. Levels of a topic are percent-encoded, so that ids may
+hold any character.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _TYPES = {
 
 
 class EventFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """The `data` of an event. `metadata` is the item's whole restore-relevant metadata after the change, not a patch."""
+    """The `data` of an event. `metadata` is the item's whole metadata after the change, not a patch."""
 
     folder: str | None = None
     metadata: dict[str, Any] | None = None
@@ -66,10 +67,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One fact about one item: a journal entry without its sequence number.
 
-    `event` identifies the event (`<source>#<id>`; empty from a scan), `number` is the publisher's count per account.
-    `metadata` None means that nobody has photographed the item yet. `body` is the content where it came along.
-    `basis` is set by scans: the last journal sequence when the listing began, so that what happened since then wins.
-    `lacking` names what could not be photographed because the item was gone.
+    `event` identifies the event (`<source>#<id>`; empty from a scan), `number` is the publisher's count per
+    account. `metadata` None means that nobody has photographed the item yet. `body` is the content where it
+    came along. `basis` is set by scans: the last journal sequence when the listing began, so that what
+    happened since then wins. `lacking` names what could not be photographed because the item was gone.
     """
 
     account: str
@@ -104,7 +105,7 @@ def encode_change(change: Change) -> bytes:
 
 
 def topic_of(server_id: str, key: ItemKey) -> str:
-    """Return the topic on which events of an item are published. Raises nothing; every level is percent-encoded."""
+    """Return the topic on which events of an item are published; levels are percent-encoded."""
     levels = (server_id, key.account, key.kind.value, key.item)
     return TOPIC_ROOT + "/" + "/".join(quote(level, safe="@=,:~") for level in levels)
 

@@ -1,8 +1,8 @@
 """Items: what is backed up, how it is named, and how its content is identified.
 
-An item is addressed by an `ItemKey`: the account it belongs to, its kind and its id. Ids are unique within an account.
-Items of the whole server (domain, cos, mailing-list) have the empty account. An account is itself an item: of kind
-`account`, in the account of its own id.
+An item is addressed by an `ItemKey`: the account it belongs to, its kind and its id. Ids are unique within
+an account. Items of the whole server (domain, cos, mailing-list) have the empty account. An account is
+itself an item: of kind `account`, in the account of its own id.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Kind(StrEnum):
 
 
 class Area(StrEnum):
-    """The parts of an account that have folder trees of their own; a folder path is unique within its area."""
+    """The parts of an account with folder trees of their own; a folder path is unique within its area."""
 
     MAIL = "mail"
     CONTACTS = "contacts"
@@ -93,7 +93,8 @@ def is_digest(text: str) -> bool:
 def file_name_of(identifier: str) -> str:
     """Return a file name for an identifier from outside: itself where harmless, else percent-encoded.
 
-    Never empty, never `.`/`..`, never with a separator, at most 255 bytes: a longer one is cut and ends in its SHA-256.
+    Never empty, never `.`/`..`, never with a separator, at most 255 bytes: a longer one is cut and ends in
+    its SHA-256.
     """
     if _PLAIN.match(identifier) and len(identifier) <= NAME_BYTES_MAX:
         return identifier
@@ -110,7 +111,7 @@ def file_name_of(identifier: str) -> str:
 
 
 def name_is_cut(identifier: str) -> bool:
-    """Tell whether an identifier's file name had to be cut, so that the identifier can't be read back from it."""
+    """Tell whether an identifier's file name had to be cut, so that it can't be read back from it."""
     return len(identifier) > NAME_BYTES_MAX // 3 and "%%" in file_name_of(identifier)
 
 
@@ -120,7 +121,7 @@ def identifier_of(file_name: str) -> str:
 
 
 def two_digits_of(item: str) -> str:
-    """Return the two digits that name an item's folder: the last two of a numeric id, else two of its CRC-32."""
+    """Return the digits that name an item's folder: the last two of a numeric id, else two of its CRC-32."""
     if item.isascii() and item.isdigit():
         return item[-2:].zfill(2)
     return f"{zlib.crc32(item.encode('utf-8', 'surrogateescape')) % 100:02d}"

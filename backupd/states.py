@@ -1,7 +1,8 @@
 """States: photographs of an item over time, and the pure rules by which a history grows and is read.
 
-A history is a list of states with strictly increasing start-dates and transactions. A state is valid from its
-start-date until the next one's. A photograph is an item's whole restore-relevant metadata, with the digest and size of its content.
+A history is a list of states with strictly increasing start-dates and transactions. A state is valid from
+its start-date until the next one's. A photograph is an item's whole restore-relevant metadata, with the
+digest and size of its content.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Origin(StrEnum):
 
 
 class Photograph(msgspec.Struct, frozen=True, kw_only=True):
-    """An item as it is at one moment. `digest` and `size` (bytes) describe the content; both None where there is none."""
+    """An item at one moment. `digest` and `size` (bytes) describe its content; None where there is none."""
 
     metadata: dict[str, Any]
     digest: str | None = None
@@ -49,8 +50,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, renam
     """One element of a history, as it stands on disk (docs/formats.md).
 
     `observed` is the event's own time where it arrived late. `lacking` names what could not be photographed
-    (`metadata`, `content`) because the item was gone. `actor` is who did it, where the event said so. `item` is the item's id, only
-    where the file name had to cut it.
+    (`metadata`, `content`) because the item was gone. `actor` is who did it, where the event said so.
+    `item` is the item's id, only where the file name had to cut it.
     """
 
     transaction: int
@@ -75,7 +76,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, renam
 
 
 class Transaction(msgspec.Struct, frozen=True, kw_only=True):
-    """Changes of one item that became one: what is about to be recorded, before it meets the item's last state."""
+    """Changes of one item that became one, before they meet the item's last state."""
 
     transaction: int
     key: ItemKey
@@ -90,9 +91,10 @@ class Transaction(msgspec.Struct, frozen=True, kw_only=True):
 def next_state(last: State | None, transaction: Transaction, photograph: Photograph | None) -> State | None:
     """Return the state that a transaction adds to a history ending in `last`, or None if it adds nothing.
 
-    `photograph` None means there is no newer one: a deletion keeps the last known. Nothing is added when the transaction is
-    not newer than the last state, when the photograph equals the last one's, or when what is deleted was deleted before.
-    An item never photographed gets a state without metadata: the fact that it was there, or went, is not dropped.
+    `photograph` None means there is no newer one: a deletion keeps the last known. Nothing is added when
+    the transaction is not newer than the last state, when the photograph equals the last one's, or when
+    what is deleted was deleted before. An item never photographed gets a state without metadata: the fact
+    that it was there, or went, is not dropped.
     """
     if last is not None and transaction.transaction <= last.transaction:
         return None
@@ -122,6 +124,6 @@ def next_state(last: State | None, transaction: Transaction, photograph: Photogr
 
 
 def state_at(history: Sequence[State], when: datetime) -> State | None:
-    """Return the state valid at a moment, or None before the item's first. A deleted item's state says `deleted`."""
+    """Return the state valid at a moment (it may say `deleted`), or None before the item's first."""
     place = bisect_right(history, when, key=lambda state: state.start)
     return history[place - 1] if place else None

@@ -1,10 +1,12 @@
 """AppServer: what the engine needs of the server it backs up, as small protocols.
 
-Words: a *listing* tells which items there are without opening them; a *reading* is an item's photograph with its content;
-a *cursor* is an AppServer's own text that says up to where a listing went. Ids are the AppServer's; they survive changes and moves.
+Words: a *listing* tells which items there are without opening them; a *reading* is an item's photograph
+with its content; a *cursor* is an AppServer's own text that says up to where a listing went. Ids are the
+AppServer's; they survive changes and moves.
 
-Folder paths use `/` between names and are unique within their area: mail `INBOX`, `INBOX/Projects`, `Sent`; contacts `Personal`;
-calendars `Work`; files the directory relative to the root of the documents, the root itself is the empty path.
+Folder paths use `/` between names and are unique within their area: mail `INBOX`, `INBOX/Projects`, `Sent`;
+contacts `Personal`; calendars `Work`; files the directory relative to the root of the documents, the root
+itself is the empty path.
 
 Every method may raise `AppServerUnavailable` (worth trying again) and `AppServerRefused` (not worth it).
 """
@@ -49,7 +51,7 @@ class BytesContent(msgspec.Struct, frozen=True):
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
-    """An account as the AppServer lists it. `metadata` is its photograph: address, cos, password hash, aliases, preferences."""
+    """An account as the AppServer lists it; `metadata` is its photograph (address, cos, password hash, …)."""
 
     id: str
     name: str
@@ -67,10 +69,11 @@ class DirectoryEntry(msgspec.Struct, frozen=True, kw_only=True):
 class ListedItem(msgspec.Struct, frozen=True, kw_only=True):
     """One item of a listing.
 
-    `metadata` is what the listing tells without opening the item: a part of its photograph (folder, flags, modified, …).
-    If all of it equals the recorded photograph, the item is unchanged. If it differs and `content_fixed`, the new photograph is the
-    recorded one with these values; else the item is read again. `locator` helps `read` to find it. Folders come complete
-    (`metadata` is their whole photograph, `content_fixed` True).
+    `metadata` is what the listing tells without opening the item: a part of its photograph (folder, flags,
+    modified, …). If all of it equals the recorded photograph, the item is unchanged. If it differs and
+    `content_fixed`, the new photograph is the recorded one with these values; else the item is read again.
+    `locator` helps `read` to find it. Folders come complete (`metadata` is their whole photograph,
+    `content_fixed` True).
     """
 
     kind: Kind
@@ -83,10 +86,11 @@ class ListedItem(msgspec.Struct, frozen=True, kw_only=True):
 class Listing(msgspec.Struct, frozen=True, kw_only=True):
     """What an account holds, or those of its folders that changed since a cursor.
 
-    `scope` None: the whole account was listed. Else only the (area, folder) pairs in it were, completely: a known item
-    of such a folder that is not among `items` is gone (or moved, then it is among `items` with its new folder). Folder items
-    (kind folder) are always all listed when `scope` is not empty. An empty `scope` means nothing changed. `cursor` continues from
-    here, to be kept only once everything listed is recorded.
+    `scope` None: the whole account was listed. Else only the (area, folder) pairs in it were, completely: a
+    known item of such a folder that is not among `items` is gone (or moved, then it is among `items` with
+    its new folder). Folder items (kind folder) are always all listed when `scope` is not empty. An empty
+    `scope` means nothing changed. `cursor` continues from here, to be kept only once everything listed is
+    recorded.
     """
 
     scope: frozenset[tuple[Area, str]] | None
@@ -95,8 +99,9 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
-    """A photograph, and the content it belongs to (None for kinds without). The photograph's digest and size are unset:
-    whoever stores the content computes them.
+    """A photograph's metadata, and the content it belongs to (None for kinds without).
+
+    Digest and size are computed by whoever stores the content.
     """
 
     metadata: dict[str, Any]
@@ -104,7 +109,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Watched(msgspec.Struct, frozen=True, kw_only=True):
-    """A batch of live changes. `missed` names accounts of which changes may have been missed; `missed_all`: of any account."""
+    """A batch of live changes, and the accounts (or all) of which changes may have been missed."""
 
     changes: Sequence[Change] = ()
     missed: frozenset[str] = frozenset()
@@ -115,7 +120,7 @@ class ItemReader(Protocol):
     """Reads items without the event loop; can be pickled, so that worker processes can use it."""
 
     def read(self, kind: Kind, item: str, locator: str) -> Reading:
-        """Return photograph and content of a listed item; blocks. Raises `ItemVanished` or `AppServerUnavailable`."""
+        """Return photograph and content of a listed item. Raises `ItemVanished`, `AppServerUnavailable`."""
         ...
 
 
@@ -131,7 +136,7 @@ class AppServer(Protocol):
         ...
 
     async def changes(self, account: str, since: str | None) -> Listing:
-        """List what changed in an account since a cursor; everything for None or a cursor that is not understood.
+        """List what changed in an account since a cursor; everything for None or an unknown cursor.
 
         Raises `AppServerRefused` for an account that does not exist.
         """
@@ -148,8 +153,8 @@ class AppServer(Protocol):
     def watch(self) -> AsyncIterator[Watched]:
         """Yield what happens, in batches, until cancelled; first an empty batch once watching has begun.
 
-        Changes carry the photograph's metadata and, for contents up to a bound, the body. Raises `AppServerRefused` where
-        an AppServer can't tell.
+        Changes carry the photograph's metadata and, for contents up to a bound, the body. Raises
+        `AppServerRefused` where an AppServer can't tell.
         """
         ...
 
@@ -166,7 +171,9 @@ class AppServer(Protocol):
         ...
 
     async def put(self, account: str, kind: Kind, photograph: Photograph, content: BinaryIO) -> str:
-        """Store an item with its folder (made if need be), flags, tags and dates as photographed; return its new id.
+        """Store an item with its folder, flags, tags and dates as photographed; return its new id.
+
+        A missing folder is made.
 
         Bytes are stored as they are. Raises `AppServerRefused` where this item can't be stored.
         """
