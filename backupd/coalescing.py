@@ -31,6 +31,7 @@ class Entry(msgspec.Struct, frozen=True):
 class Group(msgspec.Struct, frozen=True):
     """What becomes one transaction, and the change whose photograph it carries (None: none has one)."""
 
+    first: int
     transaction: Transaction
     photographed: Change | None
     last: Change
@@ -77,13 +78,14 @@ def _merged(group: Sequence[Entry]) -> Group:
             photographed = None
     actors = [entry.change.actor for entry in group if entry.change.actor is not None]
     return Group(
+        first=group[0].sequence,
         transaction=Transaction(
             transaction=group[-1].sequence,
             key=last.key,
             time=first.time,
             change=_merged_type([entry.change.type for entry in group]),
             origin=last.origin,
-            events=tuple(dict.fromkeys(entry.change.event for entry in group if entry.change.event)),
+            events=tuple(dict.fromkeys(event for entry in group for event in entry.change.events)),
             actor=actors[-1] if actors else None,
             lacking=last.lacking,
         ),

@@ -51,7 +51,7 @@ class UnknownItem(BackupdError):
 
 
 class BackupPathRefused(BackupdError):
-    """The Backup Path must not be used: another server's, locked, read-only, of a newer format, …"""
+    """The Backup Path must not be used: another server's, locked, read-only, of a newer format, and so on."""
 
     exit_status = 78
 

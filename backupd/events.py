@@ -67,7 +67,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One fact about one item: a journal entry without its sequence number.
 
-    `event` identifies the event (`<source>#<id>`; empty from a scan), `number` is the publisher's count per
+    `event` identifies the event (`<source>#<id>`; empty from a scan), `also` further ones it stands for, `number` is the publisher's count per
     account. `metadata` None means that nobody has photographed the item yet. `body` is the content where it
     came along. `basis` is set by scans: the last journal sequence when the listing began, so that what
     happened since then wins. `lacking` names what could not be photographed because the item was gone.
@@ -80,6 +80,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     time: datetime
     origin: Origin
     event: str = ""
+    also: tuple[str, ...] = ()
     number: int | None = None
     metadata: dict[str, Any] | None = None
     digest: str | None = None
@@ -88,6 +89,11 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     actor: dict[str, Any] | None = None
     basis: int | None = None
     lacking: tuple[str, ...] = ()
+
+    @property
+    def events(self) -> tuple[str, ...]:
+        """The identifiers of all events this change stands for."""
+        return (self.event, *self.also) if self.event else self.also
 
     @property
     def key(self) -> ItemKey:

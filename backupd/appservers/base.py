@@ -41,7 +41,7 @@ class BytesContent(msgspec.Struct, frozen=True):
     content: bytes
 
     @property
-    def size(self) -> int:  # type: ignore[override]
+    def size(self) -> int:
         """Bytes of the content."""
         return len(self.content)
 
@@ -51,7 +51,7 @@ class BytesContent(msgspec.Struct, frozen=True):
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
-    """An account as the AppServer lists it; `metadata` is its photograph (address, cos, password hash, …)."""
+    """An account as the AppServer lists it; `metadata` is its photograph (address, cos, password hash and so on)."""
 
     id: str
     name: str
