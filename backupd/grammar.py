@@ -1,0 +1,333 @@
+"""The grammar: from the words an admin types, or the names a request carries, to a command and its values.
+
+A command line is `<module> <command> <positional values> [name value]…` with options anywhere. A parameter
+is `name value`, `name=value`, `--name value` or `--name=value`; `--flag` alone is true; names may be
+written apart (`dump blob true`), in any case, with `-` or `_`. Positional parameters may be given by name
+as well. A date may be two words (`12/11/2026 10:00:00`). After `--` nothing is an option. Everything here is
+pure, and a word that does not fit raises `UsageError` of one line that names what is valid, nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from backupd.commands import COMMANDS, MODULES, Command
+from backupd.errors import BackupdError, UsageError
+from backupd.parameters import (
+    Parameter,
+    Type,
+    Value,
+    checked,
+    did_you_mean,
+    nearest,
+    shortened,
+    squashed,
+    truth_of,
+)
+
+
+class NotAvailableYet(BackupdError):
+    """A command of the specification that this version does not have."""
+
+    exit_status = 69
+
+
+NAME_WORDS_MAX = max(len(name.split()) for command in COMMANDS for name in command.names)
+
+
+def module_named(word: str) -> str:
+    """Return the module of this name. Raises `UsageError` that names the nearest module or command."""
+    for module in MODULES:
+        if squashed(word) == squashed(module):
+            return module
+    near = nearest(word, MODULES)
+    titles = {command.name: command.title for command in COMMANDS if command.available}
+    title = near or titles.get(nearest(word, titles), "")
+    listed = f"valid: {', '.join((*MODULES, 'status', 'help'))}"
+    hint = f"did you mean {title}? {listed}" if title else listed
+    raise UsageError(f"no module is called {shortened(word)}", hint=hint)
+
+
+def command_at(module: str, words: Sequence[str]) -> tuple[Command, int]:
+    """Return the command that begins these words and how many of them are its name.
+
+    Raises `UsageError` that names the nearest command of the module.
+    """
+    rows = [command for command in COMMANDS if command.module == module]
+    for length in range(min(NAME_WORDS_MAX, len(words)), 0, -1):
+        form = [squashed(word) for word in words[:length]]
+        for command in rows:
+            if any(form == [squashed(part) for part in name.split()] for name in command.names):
+                return command, length
+    valid = [command.name for command in rows if command.available]
+    if not words:
+        raise UsageError(f"{module} needs a command", hint=f"valid: {', '.join(valid)}")
+    within = [name for name in valid if squashed(name.split()[0]) == squashed(words[0])]
+    if len(words) == 1 and within:
+        raise UsageError(f"{module} {words[0]} needs more words", hint=f"valid: {', '.join(within)}")
+    named = " ".join(words[: 2 if within else 1])
+    raise UsageError(
+        f"{module} has no command {shortened(named)}",
+        hint=did_you_mean(named, within or valid, what="command"),
+    )
+
+
+def parameter_named(command: Command, word: str) -> Parameter | None:
+    """Return the parameter of this name or spelling, or None."""
+    form = squashed(word)
+    for parameter in command.parameters:
+        if any(form == squashed(name) for name in parameter.names):
+            return parameter
+    return None
+
+
+def no_such_parameter(command: Command, word: str) -> UsageError:
+    """Return the error for a word that is no parameter of a command."""
+    valid = [parameter.name for parameter in command.optional or command.positional]
+    return UsageError(
+        f"{command.title} has no parameter {shortened(word)}",
+        hint=did_you_mean(word, valid, what="parameter"),
+    )
+
+
+def complete(command: Command, given: Mapping[str, object]) -> dict[str, Value]:
+    """Return the checked value of every parameter of a command, defaults included.
+
+    `given` maps names, in any spelling, to words or JSON values; None means not given. Raises `UsageError`
+    for an unknown name, a value that does not fit or a missing positional, and `NotAvailableYet`.
+    """
+    if not command.available:
+        raise NotAvailableYet(f"{command.title} is not available yet", hint="a later version brings it")
+    values: dict[str, Value] = {}
+    for name, value in given.items():
+        parameter = parameter_named(command, name)
+        if parameter is None:
+            raise no_such_parameter(command, name)
+        if parameter.name in values:
+            raise UsageError(f"{parameter.name} is given twice")
+        if value is not None:
+            values[parameter.name] = checked(parameter, value)
+    for parameter in command.positional:
+        if parameter.name not in values:
+            wanted = parameter.choices[0] if len(parameter.choices) == 1 else parameter.name.upper()
+            raise UsageError(f"{command.title} needs {wanted}", hint=f"usage: {command.usage}")
+    for parameter in command.optional:
+        values.setdefault(parameter.name, parameter.default)
+    return values
+
+
+class Options(msgspec.Struct, kw_only=True):
+    """What holds for every command. `socket` and `host` are None where not given."""
+
+    json: bool = False
+    progress: bool = False
+    sync: bool = False
+    help: bool = False
+    version: bool = False
+    socket: str | None = None
+    host: str | None = None
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """A command line understood. `command` is None where help or the version is asked for.
+
+    `topic` is what help is asked about: nothing, a module, or a module and the words of a command.
+    """
+
+    command: Command | None
+    parameters: dict[str, Value] = {}
+    options: Options
+    topic: tuple[str, ...] = ()
+
+
+_SWITCHES = {
+    "json": "json",
+    "progress": "progress",
+    "sync": "sync",
+    "help": "help",
+    "h": "help",
+    "version": "version",
+}
+_VALUED = {"socket": "socket", "host": "host", "hostname": "host"}
+_DAY = re.compile(r"\d{1,4}[/-]\d{1,2}[/-]\d{1,4}\Z")
+_TIME = re.compile(r"\d{1,2}:\d{2}(:\d{2}(\.\d{1,6})?)?\Z")
+_NAME_PARTS_MAX = 4
+
+
+def parse(words: Sequence[str]) -> Request:
+    """Turn a command line, without the program's name, into a request.
+
+    Raises `UsageError`, or `NotAvailableYet` for a command that is still coming.
+    """
+    options, rest, literal = _split_options(words)
+    if options.version:
+        return Request(command=None, options=options)
+    if rest and squashed(rest[0]) == "help":
+        options.help = True
+        rest = rest[1:]
+    if not rest and not literal:
+        options.help = True
+    if options.help:
+        return Request(command=None, options=options, topic=_topic(rest))
+    if rest and squashed(rest[0]) == "status":
+        rest = ["backup", *rest]
+    if not rest:
+        raise UsageError("no command before --", hint=f"modules: {', '.join(MODULES)}")
+    module = module_named(rest[0])
+    command, length = command_at(module, rest[1:])
+    if not command.available:
+        complete(command, {})
+    given = _Words(command, rest[1 + length :], literal).read()
+    return Request(command=command, parameters=complete(command, given), options=options)
+
+
+def _split_options(words: Sequence[str]) -> tuple[Options, list[str], list[str]]:
+    """Take the global options out of the words; what stands after `--` is returned apart."""
+    options = Options()
+    rest: list[str] = []
+    position = 0
+    while position < len(words):
+        word = words[position]
+        position += 1
+        if word == "--":
+            return options, rest, list(words[position:])
+        name, has_value, value = word.lstrip("-").partition("=")
+        form = squashed(name) if word.startswith("-") else ""
+        if form in _SWITCHES:
+            truth = truth_of(value) if has_value else True
+            if truth is None:
+                raise UsageError(f"{shortened(value)} is no value for --{name}", hint="valid: true or false")
+            setattr(options, _SWITCHES[form], truth)
+        elif form in _VALUED:
+            if not has_value:
+                if position == len(words):
+                    raise UsageError(f"--{name} needs a value")
+                value = words[position]
+                position += 1
+            setattr(options, _VALUED[form], value)
+        else:
+            rest.append(word)
+    return options, rest, []
+
+
+def _topic(words: Sequence[str]) -> tuple[str, ...]:
+    """Return what help is asked about, in the table's spelling; words after a command's name are left out."""
+    if not words:
+        return ()
+    if squashed(words[0]) == "status":
+        return ("backup", "status")
+    module = module_named(words[0])
+    if len(words) == 1:
+        return (module,)
+    within = [
+        row.name
+        for row in COMMANDS
+        if row.module == module and squashed(row.name.split()[0]) == squashed(words[1])
+    ]
+    if len(words) == 2 and len(within) > 1:  # noqa: PLR2004 - a module and the first word of many commands
+        return (module, within[0].split()[0])
+    command, _ = command_at(module, words[1:])
+    return (module, command.name)
+
+
+class _Words:
+    """The words after a command's name, read from the left into values by parameter name."""
+
+    def __init__(self, command: Command, words: Sequence[str], literal: Sequence[str]) -> None:
+        self._command = command
+        self._words = list(words)
+        self._literal = list(literal)
+        self._next = 0
+        self._given: dict[str, object] = {}
+
+    def read(self) -> dict[str, object]:
+        """Return the values as they were written. Raises `UsageError`."""
+        while self._next < len(self._words):
+            if not self._read_named() and not self._read_positional():
+                raise no_such_parameter(self._command, self._words[self._next])
+        for word in self._literal:
+            waiting = self._waiting()
+            if waiting is None:
+                raise UsageError(
+                    f"{shortened(word)} is one value too many", hint=f"usage: {self._command.usage}"
+                )
+            self._give(waiting, word)
+        return self._given
+
+    def _waiting(self) -> Parameter | None:
+        return next((one for one in self._command.positional if one.name not in self._given), None)
+
+    def _give(self, parameter: Parameter, value: object) -> None:
+        if parameter.name in self._given:
+            raise UsageError(f"{parameter.name} is given twice")
+        self._given[parameter.name] = value
+
+    def _read_named(self) -> bool:
+        """Read a parameter that is given by name, if the next words are one."""
+        word = self._words[self._next]
+        dashed = word.startswith("--")
+        name, has_value, value = word.removeprefix("--").partition("=")
+        if has_value:
+            parameter = parameter_named(self._command, name)
+            if parameter is None:
+                if dashed:
+                    raise no_such_parameter(self._command, name)
+                return False
+            self._next += 1
+            self._give(parameter, self._with_time(parameter, value))
+            return True
+        for parts in range(min(_NAME_PARTS_MAX, len(self._words) - self._next), 0, -1):
+            joined = "_".join([name, *self._words[self._next + 1 : self._next + parts]])
+            parameter = parameter_named(self._command, joined)
+            if parameter is not None and (dashed or self._is_name(parameter, parts)):
+                self._next += parts
+                self._give(parameter, self._value(parameter, dashed=dashed))
+                return True
+        if dashed:
+            raise no_such_parameter(self._command, name)
+        return False
+
+    def _is_name(self, parameter: Parameter, parts: int) -> bool:
+        """Tell whether words that spell a parameter's name are meant as such, not as a positional's value."""
+        waiting = self._waiting()
+        if waiting is None:
+            return True
+        followed = self._next + parts < len(self._words)
+        if parameter in self._command.positional:
+            return followed and parameter.name not in self._given
+        return followed and waiting.type is not Type.TEXT
+
+    def _value(self, parameter: Parameter, *, dashed: bool) -> object:
+        """Read the value after a name; a dashed boolean may stand without."""
+        following = self._words[self._next] if self._next < len(self._words) else None
+        if dashed and parameter.type is Type.BOOLEAN and (following is None or truth_of(following) is None):
+            return True
+        if following is None:
+            raise UsageError(f"{parameter.name} needs a value", hint=f"valid: {parameter.expects}")
+        self._next += 1
+        return self._with_time(parameter, following)
+
+    def _with_time(self, parameter: Parameter, value: str) -> str:
+        """Return a date's value with the following word where it is the other half of it."""
+        if parameter.type is not Type.DATE or self._next >= len(self._words):
+            return value
+        following = self._words[self._next]
+        both = f"{value} {following}"
+        is_moment = _DAY.match(value) and _TIME.match(following)
+        if is_moment or any(squashed(both) == squashed(word) for word in parameter.keywords):
+            self._next += 1
+            return both
+        return value
+
+    def _read_positional(self) -> bool:
+        """Read the next word as the value of the first positional that has none."""
+        waiting = self._waiting()
+        if waiting is None:
+            return False
+        word = self._words[self._next]
+        self._next += 1
+        self._give(waiting, self._with_time(waiting, word))
+        return True
