@@ -57,9 +57,16 @@ class BackupPathRefused(BackupdError):
 
 
 class CorruptJournal(BackupdError):
-    """A journal record before the tail does not check; the message names file and offset."""
+    """A journal record before the tail does not check; the message names file and offset.
+
+    `resume_after` is the sequence after which reading can go on; what stood between is a gap.
+    """
 
     exit_status = 74
+
+    def __init__(self, message: str, *, resume_after: int = 0, hint: str = "", **facts: object) -> None:
+        super().__init__(message, hint=hint, resume_after=resume_after, **facts)
+        self.resume_after = resume_after
 
 
 class CorruptHistory(BackupdError):

@@ -1,0 +1,1 @@
+"""Volumes: where blobs and archives rest. An interface (`base`) and one file per implementation."""
