@@ -26,7 +26,12 @@ TOPIC_ROOT = "backupd/v1"
 EVENT_BYTES_MAX = 1 << 20
 """Default bound of an event's payload, in bytes."""
 IDENTIFIER_CHARACTERS_MAX = 1024
+NESTING_MAX = 64
+"""How deep an event's JSON may nest: far below where readers of the journal run out of stack."""
+NUMBER_MAX = (1 << 63) - 1
+"""The largest sequence and size: what SQLite and other readers hold in an integer."""
 FUTURE_MAX = timedelta(days=1)
+_EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 
 _TYPES = {
     "mailbox.item.created": ChangeType.CREATED,
@@ -67,10 +72,11 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One fact about one item: a journal entry without its sequence number.
 
-    `event` identifies the event (`<source>#<id>`; empty from a scan), `also` further ones it stands for, `number` is the publisher's count per
-    account. `metadata` None means that nobody has photographed the item yet. `body` is the content where it
-    came along. `basis` is set by scans: the last journal sequence when the listing began, so that what
-    happened since then wins. `lacking` names what could not be photographed because the item was gone.
+    `event` identifies the event (`<source>#<id>`; empty from a scan), `also` further ones it stands for,
+    `number` is the publisher's count per account. `metadata` None means that nobody has photographed the
+    item yet. `body` is the content where it came along. `basis` is set by scans: the last journal sequence
+    when the listing began, so that what happened since then wins. `lacking` names what could not be
+    photographed because the item was gone.
     """
 
     account: str
@@ -164,6 +170,11 @@ def decode(
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         reason = "invalid_field" if isinstance(error, msgspec.ValidationError) else "not_json"
         raise NotAnEvent(reason, str(error)) from error
+    except RecursionError:
+        raise NotAnEvent("nesting", f"JSON nests deeper than {NESTING_MAX}") from None
+    # Brackets are counted first, because almost no event has as many as it takes to nest too deep.
+    if payload.count(b"[") + payload.count(b"{") > NESTING_MAX:
+        _check_nesting((event.data.metadata, event.data.actor))
     return _change_of(event, key, received)
 
 
@@ -171,7 +182,13 @@ def _key_of(topic: str, server_id: str) -> ItemKey:
     levels = topic.split("/")
     if len(levels) != 6 or levels[0] != "backupd" or levels[1] != "v1":  # noqa: PLR2004 - the shape of the topic
         raise NotAnEvent("topic", f"{topic!r} is not {TOPIC_ROOT}/<server>/<account>/<kind>/<item>")
-    server, account, kind, item = (unquote(level) if "%" in level else level for level in levels[2:])
+    try:
+        server, account, kind, item = (
+            unquote(level, errors="strict") if "%" in level else level for level in levels[2:]
+        )
+        topic.encode()
+    except UnicodeError:
+        raise NotAnEvent("topic", f"{topic!a} is not UTF-8 in its percent-encoding") from None
     if server != server_id:
         raise NotAnEvent("other_server", f"the event is for server {server!r}, this one is {server_id!r}")
     for name, text in (("account", account), ("item", item)):
@@ -186,17 +203,29 @@ def _key_of(topic: str, server_id: str) -> ItemKey:
     return ItemKey(account, known, item)
 
 
+def _check_nesting(value: object) -> None:
+    """Refuse what nests too deep, level by level: the check itself must not need the stack it guards."""
+    level = [value]
+    for _ in range(NESTING_MAX):
+        inner = [one for one in level if isinstance(one, (dict, list, tuple))]
+        if not inner:
+            return
+        level = [child for one in inner for child in (one.values() if isinstance(one, dict) else one)]
+    raise NotAnEvent("nesting", f"JSON nests deeper than {NESTING_MAX}")
+
+
 def _change_of(event: Event, key: ItemKey, received: datetime) -> Change:
     if event.specversion != "1.0":
         raise NotAnEvent("specversion", f"specversion {event.specversion!r} is not '1.0'")
-    if not event.id or not event.source:
-        raise NotAnEvent("identity", "id and source must not be empty")
+    for text in (event.id, event.source):
+        if not text or len(text) > IDENTIFIER_CHARACTERS_MAX:
+            raise NotAnEvent("identity", f"id and source have 1 to {IDENTIFIER_CHARACTERS_MAX} characters")
     change_type = _TYPES.get(event.type)
     if change_type is None:
         raise NotAnEvent("type", f"{event.type!r} is none of {', '.join(_TYPES)}")
     _check_noun(event.type, key)
-    if event.sequence is not None and event.sequence < 1:
-        raise NotAnEvent("sequence", f"sequence {event.sequence} is less than 1")
+    if event.sequence is not None and not 1 <= event.sequence <= NUMBER_MAX:
+        raise NotAnEvent("sequence", f"sequence {event.sequence} is not from 1 to 2^63-1")
     facts = event.data
     body, digest, size = _content_of(facts, key.kind)
     metadata = facts.metadata
@@ -239,14 +268,16 @@ def _time_of(event: Event, received: datetime) -> datetime:
         when = when.astimezone(UTC)
     except OverflowError:
         raise NotAnEvent("time", f"time {when} is out of range") from None
+    if when < _EARLIEST:
+        raise NotAnEvent("time", f"time {when} is before 1970")
     return when if when - received < FUTURE_MAX else received
 
 
 def _content_of(facts: EventFacts, kind: Kind) -> tuple[bytes | None, str | None, int | None]:
     if facts.digest is not None and not is_digest(facts.digest):
         raise NotAnEvent("digest", f"{facts.digest!r} is no SHA-256 in Base64 with ',' for '/'")
-    if facts.size is not None and facts.size < 0:
-        raise NotAnEvent("size", f"size {facts.size} is negative")
+    if facts.size is not None and not 0 <= facts.size <= NUMBER_MAX:
+        raise NotAnEvent("size", f"size {facts.size} is not from 0 to 2^63-1")
     if kind not in CONTENT_KINDS:
         if facts.digest is not None or facts.body is not None:
             raise NotAnEvent("digest", f"items of kind {kind.value} have no content")
