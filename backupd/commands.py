@@ -247,9 +247,9 @@ _LEVELS: dict[str, tuple[Parameter, ...]] = {
 }
 _LEVEL_WORDS = {
     "global": "for all servers",
-    "server": "of this server",
-    "cos": "of a class of service",
-    "account": "of an account",
+    "server": "for this server",
+    "cos": "for a class of service",
+    "account": "for an account",
 }
 
 
@@ -260,7 +260,7 @@ def _config_rows() -> tuple[Command, ...]:
         ("get", (_ATTRIBUTE,), (), "print an attribute", CommandKind.QUERY),
         ("set", (_ATTRIBUTE, _VALUE), (), "set an attribute", CommandKind.SETTING),
         ("unset", (_ATTRIBUTE,), (), "let an attribute inherit its value again", CommandKind.SETTING),
-        ("dump", (), (_INHERITED,), "print all attributes, one a line", CommandKind.QUERY),
+        ("dump", (), (_INHERITED,), "print all attributes with their values", CommandKind.QUERY),
     )
     for verb, positional, optional, meaning, kind in verbs:
         for level, subject in _LEVELS.items():
@@ -270,7 +270,7 @@ def _config_rows() -> tuple[Command, ...]:
                 spellings=(f"{level} {verb}",),
                 positional=subject + positional,
                 optional=optional,
-                meaning=f"{meaning} {_LEVEL_WORDS[level]}",
+                meaning=f"{meaning}, {_LEVEL_WORDS[level]}",
                 kind=kind,
             )
             rows.append(row)

@@ -123,7 +123,7 @@ async def _errors_as_replies(
 def _reply_to_http(request: web.Request, error: web.HTTPException) -> ErrorReply:
     match error.status:
         case web.HTTPNotFound.status_code:
-            paths = ", ".join(dict.fromkeys(path for _, path, _ in ROUTES))
+            paths = ", ".join(dict.fromkeys(path.replace(":.+", "") for _, path, _ in ROUTES))
             return ErrorReply(
                 message=f"nothing is at {request.path[:200]}", hint=f"valid: {paths}", exit_status=64
             )

@@ -1,0 +1,134 @@
+"""Showing the status: first in words whether all is well and what to do, then the parts of the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from backupd.cli.page import Page
+from backupd.cli.text import duration, local, size, visible
+from backupd.control import BrokerView, ScannerView, Severity, StatusReply
+
+GAPS_SHOWN_MAX = 10
+
+
+def show_status(status: StatusReply, page: Page) -> None:
+    """Show a status, the verdict first."""
+    _show_verdict(status, page)
+    page.line()
+    page.fields(_machine(status))
+    if status.gaps:
+        page.line()
+        _show_gaps(status, page)
+    page.line()
+    page.fields(_holdings(status))
+
+
+def headline(status: StatusReply) -> str:
+    """Return the one sentence an admin needs: whether all is well, and until when all can be brought back."""
+    until = "nothing can be recovered yet"
+    if status.recoverable_until is not None:
+        age = (status.now - status.recoverable_until).total_seconds()
+        until = f"recoverable until {local(status.recoverable_until)}, {duration(age)} ago"
+    if not status.problems:
+        return f"All is well: {until}."
+    worst = "Danger" if any(one.severity is Severity.DANGER for one in status.problems) else "Attention"
+    count = len(status.problems)
+    return f"{worst}: {count} problem{'' if count == 1 else 's'}; {until}."
+
+
+def _show_verdict(status: StatusReply, page: Page) -> None:
+    style = "bold green"
+    if status.problems:
+        dangerous = any(one.severity is Severity.DANGER for one in status.problems)
+        style = "bold red" if dangerous else "bold yellow"
+    page.line(headline(status), style=style)
+    for problem in sorted(status.problems, key=lambda one: one.severity is not Severity.DANGER):
+        page.line(f"  {problem.severity.value}: {visible(problem.message)}", style="red")
+        if problem.hint:
+            page.line(f"    do: {visible(problem.hint)}")
+
+
+def _machine(status: StatusReply) -> Sequence[tuple[str, str]]:
+    recorder = status.recorder
+    lag = "up to date"
+    if recorder.lag_entries:
+        lag = f"{recorder.lag_entries:,} changes behind, {recorder.lag_seconds:.1f} s"
+    running = [
+        f"{visible(one.type)} {one.status.value} {one.progress.done:,}/{one.progress.total:,}"
+        for one in status.operations
+    ]
+    schedules = [
+        f"{visible(one.job)} {local(one.next) or 'never'}" if one.enabled else f"{visible(one.job)} off"
+        for one in status.schedules
+    ]
+    return (
+        ("server", visible(f"{status.server_name} ({status.server_id})")),
+        ("daemon", f"{visible(status.daemon_version)}, pid {status.pid}, since {local(status.started)}"),
+        ("Realtime Scanner", _scanner(status.realtime, status.now)),
+        ("SmartScan", _scanner(status.smartscan, status.now)),
+        ("broker", _broker(status.broker)),
+        ("recorder", lag + (f"; paused: {visible(recorder.paused)}" if recorder.paused else "")),
+        ("waiting photographs", f"{status.waiting_photographs:,}"),
+        ("gaps", f"{status.gaps_total:,}"),
+        ("queue", "; ".join(running) or "empty"),
+        ("next runs", "; ".join(schedules)),
+    )
+
+
+def _scanner(view: ScannerView, now: datetime) -> str:
+    words = ["on" if view.enabled else "off"]
+    if view.active:
+        words.append("at work")
+    if view.last_success is not None:
+        age = (now - view.last_success).total_seconds()
+        words.append(f"last success {local(view.last_success)}, {duration(age)} ago")
+    if view.note:
+        words.append(visible(view.note))
+    return ", ".join(words)
+
+
+def _broker(view: BrokerView) -> str:
+    if not view.url:
+        return ""
+    state = f"connected since {local(view.since)}" if view.connected else "NOT connected"
+    words = [visible(view.url), state, f"{view.received:,} events"]
+    if view.refused:
+        words.append(f"{view.refused:,} refused")
+    if view.error:
+        words.append(visible(view.error))
+    return ", ".join(words)
+
+
+def _show_gaps(status: StatusReply, page: Page) -> None:
+    page.table(
+        ("gap", "account", "opened", "reason"),
+        [
+            (
+                str(gap.id),
+                visible(gap.account) or "whole server",
+                local(gap.opened),
+                visible(f"{gap.reason} {gap.detail}".strip()),
+            )
+            for gap in status.gaps[:GAPS_SHOWN_MAX]
+        ],
+    )
+    if status.gaps_total > GAPS_SHOWN_MAX:
+        page.line(f"and {status.gaps_total - GAPS_SHOWN_MAX:,} more")
+
+
+def _holdings(status: StatusReply) -> Sequence[tuple[str, str]]:
+    kinds = [
+        f"{visible(one.kind)} {one.items:,}" + (f" ({one.deleted:,} deleted)" if one.deleted else "")
+        for one in status.counts
+    ]
+    space = status.space
+    free = f"{size(space.free_bytes)} of {size(space.total_bytes)}"
+    return (
+        ("backup path", visible(status.backup_path)),
+        ("accounts", f"{status.accounts:,}"),
+        ("items", ", ".join(kinds)),
+        ("blobs", f"{space.blobs:,}, {size(space.blob_bytes)}"),
+        ("journal", size(space.journal_bytes)),
+        ("free space", f"{free}, intake pauses below {size(space.threshold_bytes)}"),
+    )
