@@ -28,7 +28,10 @@ from backupd.states import Photograph
 class Content(Protocol):
     """An item's bytes, which may be many."""
 
-    size: int
+    @property
+    def size(self) -> int:
+        """Bytes of the content, as it was when it was looked at."""
+        ...
 
     def open(self) -> BinaryIO:
         """Open the bytes for reading; the caller closes. Raises `ItemVanished`."""
@@ -51,7 +54,7 @@ class BytesContent(msgspec.Struct, frozen=True):
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
-    """An account as the AppServer lists it; `metadata` is its photograph (address, cos, password hash and so on)."""
+    """An account as the AppServer lists it; `metadata` is its photograph (address, cos, password hash)."""
 
     id: str
     name: str

@@ -1,0 +1,310 @@
+"""Puts items into the files of a mail host, as its own software would: for restores.
+
+A message goes into `cur` under a unique name of ours, written aside in `tmp` first, its keywords through
+`dovecot-keywords` under Dovecot's own lock. Other items are written aside and linked into place, so that no
+existing file is ever overwritten. Everything gets the owner and the modes of the account's directory, and is
+durable on return.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+import shutil
+import socket
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import msgspec
+
+from backupd import durable
+from backupd.appservers.base import Account
+from backupd.appservers.file_trees import ASIDE_PREFIX, DIRECTORY_OF_AREA, SUFFIX_OF_AREA
+from backupd.appservers.maildir import (
+    FLAG_LETTERS,
+    KEYWORDS_MAX,
+    directory_name_of,
+    mail_folders,
+    mtime_of,
+    read_keywords,
+)
+from backupd.appservers.naming import NAME_BYTES_MAX, checked_name, checked_path
+from backupd.errors import AppServerRefused, AppServerUnavailable
+from backupd.items import Area
+
+LOCK_SECONDS_MAX = 10.0
+LOCK_STALE_SECONDS = 120.0
+_counter = itertools.count(1)
+_UNPLAIN = re.compile(r"[^A-Za-z0-9._@=+-]+")
+_KEYWORD = re.compile(r"[^\x00-\x20\x7f(){%*\"\\\]]+\Z")
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+\Z")
+
+
+class Delivered(NamedTuple):
+    """Where an item came to lie: the folder's directory and the file's path from there."""
+
+    directory: Path
+    name: str
+    facts: os.stat_result
+
+
+def deliver_message(account: Path, folder: str, metadata: Mapping[str, Any], content: BinaryIO) -> Delivered:
+    """Store a message with flags, keywords and date. Raises `AppServerRefused`, `AppServerUnavailable`."""
+    directory = make_mail_folder(account, folder)
+    letters = {FLAG_LETTERS[word] for word in metadata.get("flags", ()) if word in FLAG_LETTERS}
+    letters |= set(_keyword_letters(directory, metadata.get("tags", ())))
+    unique = _unique_name()
+    aside = directory / "tmp" / unique
+    with _told_apart(account):
+        size = _write(aside, content, mtime_of(metadata.get("received")), account)
+        name = f"{unique},S={size}:2,{''.join(sorted(letters))}"
+        durable.step("delivery.message_written")
+        # The name holds host, process and a counter: nobody else has it.
+        aside.rename(directory / "cur" / name)
+        durable.sync_directory(directory / "cur")
+        return Delivered(directory, f"cur/{name}", (directory / "cur" / name).stat())
+
+
+def deliver_file(
+    account: Path, area: Area, folder: str, wanted: str, metadata: Mapping[str, Any], content: BinaryIO
+) -> Delivered:
+    """Store a contact, an appointment or a document under the wanted name, or the first free one like it."""
+    directory = make_tree_folder(account, area, folder)
+    suffix = SUFFIX_OF_AREA.get(area, "")
+    stem = wanted[: -len(suffix)] if suffix and wanted.lower().endswith(suffix) else wanted
+    if area is Area.FILES:
+        stem, dot, extension = wanted.rpartition(".")
+        stem, suffix = (stem, dot + extension) if stem else (wanted, "")
+    aside = directory / f"{ASIDE_PREFIX}{_unique_name()}"
+    with _told_apart(account):
+        _write(aside, content, mtime_of(metadata.get("modified")), account)
+        try:
+            for number in itertools.count(1):
+                name = f"{stem}{suffix}" if number == 1 else f"{stem}~{number}{suffix}"
+                try:
+                    os.link(aside, directory / checked_name(name), follow_symlinks=False)
+                    break
+                except FileExistsError:
+                    continue
+        finally:
+            aside.unlink()
+        durable.sync_directory(directory)
+        return Delivered(directory, name, (directory / checked_name(name)).stat())
+
+
+def file_name_for(area: Area, identifier: str) -> str:
+    """Return a file name for an item whose photograph has none: its former id, made harmless."""
+    room = NAME_BYTES_MAX - 20
+    return (_UNPLAIN.sub("_", identifier).lstrip(".")[:room] or "item") + SUFFIX_OF_AREA.get(area, "")
+
+
+def make_mail_folder(account: Path, folder: str) -> Path:
+    """Make sure that a mail folder is there, with those above it left alone; return its directory."""
+    maildir = account / DIRECTORY_OF_AREA[Area.MAIL]
+    with _told_apart(account):
+        if not maildir.is_dir() or not (maildir / "cur").is_dir():
+            _make_maildir(maildir, account)
+        known = mail_folders(str(maildir)).get(folder)
+        directory = maildir / (directory_name_of(folder) if known is None else known)
+        if directory.is_symlink():
+            raise AppServerRefused(f"the folder {folder!r} is a link", folder=folder)
+        if known is None or not all((directory / part).is_dir() for part in ("cur", "new", "tmp")):
+            _make_maildir(directory, account)
+            if folder != "INBOX":
+                marker = directory / "maildirfolder"
+                marker.touch(mode=0o600)
+                _own(marker, account)
+        return directory
+
+
+def _make_maildir(directory: Path, account: Path) -> None:
+    for path in (directory, *(directory / part for part in ("cur", "new", "tmp"))):
+        _make_directory(path, account)
+    durable.sync_directory(directory)
+    durable.sync_directory(directory.parent)
+
+
+def make_tree_folder(account: Path, area: Area, folder: str) -> Path:
+    """Make sure that a folder of contacts, calendars or files is there; return its directory."""
+    with _told_apart(account):
+        directory = account / DIRECTORY_OF_AREA[area]
+        _make_directory(directory, account)
+        for name in checked_path(folder):
+            if name.startswith(".") and area is not Area.FILES:
+                raise AppServerRefused(f"a folder can't be named {name!r}", hint="it would be hidden")
+            directory /= name
+            _make_directory(directory, account)
+        return directory
+
+
+def _make_directory(path: Path, account: Path) -> None:
+    """Make a directory like the account's own; what is there already stays, but a link is refused."""
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        if path.is_symlink() or not path.is_dir():
+            raise AppServerRefused(f"{path.name!r} is there and is no directory", path=str(path)) from None
+        return
+    like = account.stat()
+    path.chmod(stat.S_IMODE(like.st_mode) | stat.S_IRWXU)
+    _own(path, account)
+    durable.sync_directory(path.parent)
+
+
+def make_account(root: Path, account: Account, identifier: str) -> Path:
+    """Make an account's directory with its account.toml and an empty Maildir; return the directory."""
+    user, at, domain = account.name.rpartition("@")
+    if not at:
+        raise AppServerRefused(f"{account.name!r} is no address", hint="write user@domain", name=account.name)
+    domain_directory = root / _visible(domain)
+    directory = domain_directory / _visible(user)
+    with _told_apart(root):
+        if directory.exists() or directory.is_symlink():
+            raise AppServerRefused(f"the account {account.name!r} is there already", name=account.name)
+        _make_directory(domain_directory, root)
+        aside = domain_directory / f"{ASIDE_PREFIX}{_unique_name()}"
+        try:
+            _make_directory(aside, domain_directory)
+            attributes = {"id": identifier, **account.metadata}
+            for derived in ("name", "domain"):
+                attributes.pop(derived, None)
+            durable.replace_file(aside / "account.toml", toml_of(attributes).encode("utf-8"))
+            _own(aside / "account.toml", domain_directory)
+            _make_maildir(aside / DIRECTORY_OF_AREA[Area.MAIL], domain_directory)
+            aside.rename(directory)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+        durable.sync_directory(domain_directory)
+    return directory
+
+
+def _visible(name: str) -> str:
+    checked = checked_name(name)
+    if checked.startswith("."):
+        raise AppServerRefused(f"{name!r} would be hidden", name=name)
+    return checked
+
+
+def toml_of(attributes: Mapping[str, Any]) -> str:
+    """Return attributes as TOML, nested ones as inline tables; null values are left out."""
+    return "".join(
+        f"{_toml_key(key)} = {_toml_value(value)}\n" for key, value in attributes.items() if value is not None
+    )
+
+
+def _toml_key(key: str) -> str:
+    return key if _BARE_KEY.match(key) else _toml_value(key)
+
+
+def _toml_value(value: Any) -> str:
+    match value:
+        case dict():
+            pairs = (
+                f"{_toml_key(key)} = {_toml_value(each)}" for key, each in value.items() if each is not None
+            )
+            return "{" + ", ".join(pairs) + "}"
+        case list() | tuple():
+            return "[" + ", ".join(_toml_value(each) for each in value if each is not None) + "]"
+        case float():
+            return repr(value)
+        case _:
+            # JSON's strings, numbers and truth values are TOML's, but for DEL, which TOML wants escaped.
+            return msgspec.json.encode(value).decode("utf-8").replace("\x7f", "\\u007f")
+
+
+def _unique_name() -> str:
+    """Return a name as the Maildir specification wants it: time, process and counter, host."""
+    now = time.time_ns()
+    host = _UNPLAIN.sub("_", socket.gethostname().replace("/", "_")) or "localhost"
+    seconds, rest = divmod(now, 1_000_000_000)
+    return f"{seconds}.M{rest // 1000:06d}P{os.getpid()}Q{next(_counter)}.{host}"
+
+
+def _write(path: Path, content: BinaryIO, mtime_ns: int | None, account: Path) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb", closefd=False) as file:
+            shutil.copyfileobj(content, file, 1 << 20)
+        _own(path, account)
+        if mtime_ns is not None:
+            os.utime(descriptor, ns=(mtime_ns, mtime_ns))
+        os.fsync(descriptor)
+        return os.fstat(descriptor).st_size
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _own(path: Path, account: Path) -> None:
+    """Give a file or directory of ours the owner of the account's directory, where we may."""
+    if os.geteuid() == 0:
+        like = account.stat()
+        os.chown(path, like.st_uid, like.st_gid, follow_symlinks=False)
+
+
+@contextlib.contextmanager
+def _told_apart(account: Path) -> Iterator[None]:
+    """Turn an `OSError` into the operating error it is."""
+    try:
+        yield
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise AppServerRefused(f"{error.filename}: {error.strerror}") from error
+    except OSError as error:
+        raise AppServerUnavailable(
+            f"can't write to {error.filename or account}: {error.strerror}",
+            hint="may the service's user write to the mail storage, and is there space?",
+        ) from error
+
+
+def _keyword_letters(directory: Path, tags: Any) -> str:
+    """Return the letters of keywords, giving new ones a number where there is room; 26 is Maildir's limit."""
+    wanted = [tag for tag in tags if isinstance(tag, str) and _KEYWORD.match(tag)]
+    known = {name: letter for letter, name in read_keywords(str(directory)).items()}
+    if any(tag not in known for tag in wanted):
+        with _told_apart(directory), _uidlist_lock(directory):
+            known = {name: letter for letter, name in read_keywords(str(directory)).items()}
+            for tag in wanted:
+                free = [
+                    chr(ord("a") + n) for n in range(KEYWORDS_MAX) if chr(ord("a") + n) not in known.values()
+                ]
+                if tag not in known and free:
+                    known[tag] = free[0]
+            numbered = sorted((ord(letter) - ord("a"), name) for name, letter in known.items())
+            path = directory / "dovecot-keywords"
+            durable.replace_file(path, "".join(f"{n} {name}\n" for n, name in numbered).encode("utf-8"))
+            _own(path, directory)
+    return "".join(known[tag] for tag in wanted if tag in known)
+
+
+@contextlib.contextmanager
+def _uidlist_lock(directory: Path) -> Iterator[None]:
+    """Hold `dovecot-uidlist.lock`, under which Dovecot changes keywords; a stale one is taken over."""
+    lock = directory / "dovecot-uidlist.lock"
+    give_up = time.monotonic() + LOCK_SECONDS_MAX
+    while True:
+        try:
+            os.close(os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+            break
+        except FileExistsError:
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - lock.lstat().st_mtime > LOCK_STALE_SECONDS:
+                    lock.unlink()
+                    continue
+            if time.monotonic() > give_up:
+                raise AppServerUnavailable(
+                    f"the folder {directory.name or 'INBOX'!r} stays locked", path=str(lock)
+                ) from None
+            time.sleep(0.05)
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)

@@ -1,0 +1,223 @@
+"""The embedded AppServer `directory`: the files of a mail host as common software lays them out.
+
+See docs/directory-layout.md. Accounts, domains, COS and lists come from `registry`, listings from `listing`,
+photographs from `directory_reader`, restores go through `delivery`, live changes come from `watching`. What
+ids were given is kept in an SQLite cache in the daemon's state directory (`identity`). All file work runs in
+threads; work on one account is serialised, so that ids are given once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import uuid
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from backupd.appservers import delivery
+from backupd.appservers.base import Account, DirectoryEntry, Listing, Reading, Watched
+from backupd.appservers.directory_reader import DirectoryReader, Locator, real_root
+from backupd.appservers.identity import Identity, Row
+from backupd.appservers.listing import Lister, derived_item_id, folder_directory
+from backupd.appservers.matching import Seen, match
+from backupd.appservers.naming import raw, shown
+from backupd.appservers.registry import Place, Registry
+from backupd.clock import Clock
+from backupd.errors import AppServerRefused, AppServerUnavailable, ItemVanished
+from backupd.items import AREA_OF_KIND, SERVER_KINDS, Area, ItemKey, Kind
+from backupd.states import Photograph
+
+_LOCKS = 64
+
+
+class DirectoryServer:
+    """A mail host's storage below `root`; `close` it in the end."""
+
+    def __init__(self, root: Path, *, identity_path: Path, clock: Clock) -> None:
+        self._root = real_root(root)
+        self._clock = clock
+        self._registry = Registry(self._root)
+        self._identity = Identity(identity_path)
+        self._lister = Lister(self._root, self._identity)
+        self._reader = DirectoryReader(self._root)
+        self._places: dict[str, Place] = {}
+        self._looked: dict[str, str] = {}
+        self._locks = tuple(threading.RLock() for _ in range(_LOCKS))
+
+    def close(self) -> None:
+        """Close the identity cache."""
+        self._identity.close()
+
+    async def accounts(self) -> Sequence[Account]:
+        """Return all accounts. Raises `AppServerUnavailable` rather than to return a part of them."""
+        return [place.account for place in await asyncio.to_thread(self._look_for_places)]
+
+    async def directory(self) -> Sequence[DirectoryEntry]:
+        """Return all domains, COS and mailing lists."""
+        return await asyncio.to_thread(self._registry.entries)
+
+    async def changes(self, account: str, since: str | None) -> Listing:
+        """List what changed in an account since a cursor (`AppServer.changes`)."""
+        return await asyncio.to_thread(self._changes, account, since)
+
+    async def read(self, key: ItemKey) -> Reading:
+        """Return an item's photograph and content as they are now. Raises `ItemVanished`."""
+        return await asyncio.to_thread(self._read, key)
+
+    def reader(self) -> DirectoryReader:
+        """Return a blocking reader that can be pickled."""
+        return DirectoryReader(self._root)
+
+    def watch(self) -> AsyncIterator[Watched]:
+        """Yield what happens, in batches (`AppServer.watch`)."""
+        raise AppServerRefused("watching is not built yet")
+
+    def configuration(self) -> Iterator[tuple[str, Path | bytes]]:
+        """Yield the TOML files of accounts, domains, COS and lists."""
+        yield from self._registry.toml_files()
+
+    async def create_account(self, account: Account) -> str:
+        """Create an account with the given id, or a new one where it is empty; return the id."""
+        return await asyncio.to_thread(self._create_account, account)
+
+    async def create_folder(self, account: str, area: Area, folder: str) -> str:
+        """Make sure that a folder exists and return its item id."""
+        return await asyncio.to_thread(self._create_folder, account, area, folder)
+
+    async def put(self, account: str, kind: Kind, photograph: Photograph, content: BinaryIO) -> str:
+        """Store an item as photographed; return the id under which the next listing shows it."""
+        return await asyncio.to_thread(self._put, account, kind, photograph, content)
+
+    def _look_for_places(self) -> list[Place]:
+        places = self._registry.places()
+        self._places = {place.account.id: place for place in places}
+        return places
+
+    def _lock(self, account: str) -> threading.RLock:
+        return self._locks[hash(account) % _LOCKS]
+
+    def _path(self, account: str) -> str:
+        """Return where an account lies below the root. Raises `AppServerRefused` for an unknown one."""
+        if account not in self._places:
+            self._look_for_places()
+        place = self._places.get(account)
+        if place is None:
+            raise AppServerRefused(f"there is no account {account!r}", account=account)
+        if not Path(self._root, place.path).is_dir():
+            raise AppServerUnavailable(
+                f"the directory of {place.account.name} is missing: {shown(place.path)}",
+                hint="is the mail storage mounted?",
+                account=account,
+            )
+        return place.path
+
+    def _changes(self, account: str, since: str | None) -> Listing:
+        with self._lock(account):
+            return self._lister.list_account(account, self._path(account), since)
+
+    def _read(self, key: ItemKey) -> Reading:
+        if key.kind in SERVER_KINDS:
+            return self._read_entry(key)
+        path = self._path(key.account)
+        if key.kind is Kind.ACCOUNT:
+            place = self._registry.place_at(path)
+            if place is None:
+                raise ItemVanished(f"the account {key.account} is gone", account=key.account)
+            return Reading(metadata=place.account.metadata, content=None)
+        if key.kind is Kind.FOLDER:
+            return self._read_folder(key)
+        reading = self._read_known(path, key)
+        if reading is None:
+            # It was moved, or nobody saw it yet: what changed since the last such look tells where it is.
+            listing = self._changes(key.account, self._looked.get(key.account))
+            self._looked[key.account] = listing.cursor
+            reading = self._read_known(path, key)
+        if reading is None:
+            raise ItemVanished(f"{key} is gone", item=str(key))
+        return reading
+
+    def _read_known(self, path: str, key: ItemKey) -> Reading | None:
+        """Return the item from where it was last seen, None if it is not there."""
+        row = self._identity.by_id(key.account, key.item)
+        if row is None:
+            return None
+        try:
+            kind, reading = self._reader.read_at(self._locator(path, row))
+        except ItemVanished:
+            return None
+        return reading if kind is key.kind else None
+
+    def _read_entry(self, key: ItemKey) -> Reading:
+        for entry in self._registry.entries():
+            if (entry.kind, entry.id) == (key.kind, key.item):
+                return Reading(metadata=entry.metadata, content=None)
+        raise ItemVanished(f"there is no {key}", item=str(key))
+
+    def _read_folder(self, key: ItemKey) -> Reading:
+        for item in self._changes(key.account, None).items:
+            if item.kind is Kind.FOLDER and item.item == key.item:
+                return Reading(metadata=item.metadata, content=None)
+        raise ItemVanished(f"the folder {key.item} is gone", item=str(key))
+
+    def _locator(self, path: str, row: Row) -> Locator:
+        area = Area(row.area)
+        directory = folder_directory(self._root, path, area, row.folder)
+        return Locator(area, row.folder, f"{directory}/{raw(row.name)}")
+
+    def _create_account(self, account: Account) -> str:
+        self._look_for_places()
+        identifier = account.id or str(uuid.uuid4())
+        if identifier in self._places:
+            other = self._places[identifier].account.name
+            raise AppServerRefused(
+                f"the id {identifier} is {other}'s", hint="leave the id empty for a new one"
+            )
+        delivery.make_account(Path(self._root), account, identifier)
+        self._look_for_places()
+        return identifier
+
+    def _create_folder(self, account: str, area: Area, folder: str) -> str:
+        with self._lock(account):
+            path = self._path(account)
+            directory = Path(self._root, path)
+            if area is Area.MAIL:
+                delivery.make_mail_folder(directory, folder)
+            else:
+                delivery.make_tree_folder(directory, area, folder)
+            return self._lister.folder_id(account, path, area, folder)
+
+    def _put(self, account: str, kind: Kind, photograph: Photograph, content: BinaryIO) -> str:
+        if kind not in AREA_OF_KIND:
+            raise AppServerRefused(f"an item of kind {kind.value} can't be put", kind=kind.value)
+        area = AREA_OF_KIND[kind]
+        metadata = photograph.metadata
+        with self._lock(account):
+            directory = Path(self._root, self._path(account))
+            if area is Area.MAIL:
+                folder = metadata.get("folder") or "INBOX"
+                done = delivery.deliver_message(directory, folder, metadata, content)
+            else:
+                folder = metadata.get("folder") or ""
+                named = metadata.get("name") if area is Area.FILES else None
+                wanted = named or delivery.file_name_for(area, str(metadata.get("uid") or uuid.uuid4()))
+                done = delivery.deliver_file(directory, area, folder, wanted, metadata, content)
+            return self._identified(account, area, kind, folder, done)
+
+    def _identified(self, account: str, area: Area, kind: Kind, folder: str, done: delivery.Delivered) -> str:
+        """Give the id now that the next listing would give."""
+        name = shown(done.name)
+        base = name.removeprefix("cur/").partition(":")[0] if area is Area.MAIL else name
+        facts = done.facts
+        seen = Seen(
+            area.value, folder, base, facts.st_ino, facts.st_size, facts.st_mtime_ns, kind.value, name
+        )
+        known = self._identity.at(account, area, folder, base)
+        matches, _ = match(
+            [known] if known is not None else [],
+            [seen],
+            derive=lambda one: derived_item_id(account, one),
+            is_taken=lambda identifier: self._identity.is_taken(account, identifier),
+        )
+        self._identity.save(account, seen=[matches[0].row])
+        return matches[0].row.id
