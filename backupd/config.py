@@ -1,0 +1,378 @@
+"""Configuration: the one TOML file that the daemon must know before it can speak, read into frozen structs.
+
+Every key has a type, a range and a default in the structs below; `config/backupd.toml` shows them all. An
+unknown section or key, a value of the wrong type or out of range, and a file that can't be read are each a
+`ConfigError` of one line that names what is valid. Relative paths start at the folder of the file, `~` is the
+home. Defaults follow the FHS for a service and XDG for a plain user.
+
+Secrets come from a file, a systemd credential or the environment, in this order; as a `Secret` they show
+themselves to nobody. What the daemon makes once and keeps (its server id, a Backup Path chosen by an
+attribute) lies in the state directory.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, get_args
+from uuid import uuid4
+
+import msgspec
+from msgspec import Meta
+
+from backupd import durable
+from backupd.errors import ConfigError
+from backupd.parameters import did_you_mean
+from backupd.secret import Secret, everybody_may_read, read_secret
+
+SERVICE_FILE = Path("/etc/backupd/backupd.toml")
+SERVICE_BACKUP_PATH = Path("/opt/zextras/backup/zextras")
+SERVICE_STATE_DIRECTORY = Path("/var/lib/backupd")
+SERVICE_SOCKET = Path("/run/backupd/control.sock")
+EMBEDDED = "embedded"
+"""The `url` that asks for the broker inside the daemon."""
+PASSWORD_CREDENTIAL = "broker_password"  # noqa: S105 - the credential's name, not its content
+PASSWORD_VARIABLE = "BACKUPD_BROKER_PASSWORD"  # noqa: S105 - the variable's name, not its content
+FILE_BYTES_MAX = 1 << 20
+_SYSTEM_UID_MAX = 999
+
+Identifier = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Name = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+
+class LogFormat(StrEnum):
+    """How a log line looks: for machines or for people."""
+
+    JSON = "json"
+    CONSOLE = "console"
+
+
+class LogLevel(StrEnum):
+    """The least important lines that are still written."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class AppServerKind(StrEnum):
+    """The AppServers this version can back up."""
+
+    DIRECTORY = "directory"
+
+
+class Server(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose backup this is, and where it lies. An empty `id` means: the one kept in `state_directory`."""
+
+    id: Identifier | None = None
+    name: Name
+    backup_path: Path
+    state_directory: Path
+
+
+class Broker(msgspec.Struct, frozen=True, kw_only=True):
+    """Where events come from: `mqtt://host:port`, `mqtts://host:port` or `embedded`."""
+
+    url: Name = EMBEDDED
+    username: Name | None = None
+    password_file: Path | None = None
+    ca_file: Path | None = None
+    certificate_file: Path | None = None
+    key_file: Path | None = None
+    receive_max: Annotated[int, Meta(ge=1, le=65_535)] = 1_000
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the daemon is its own broker."""
+        return self.url.casefold() == EMBEDDED
+
+
+class AppServer(msgspec.Struct, frozen=True, kw_only=True):
+    """Whom we back up. `watch`: publish what changes there to the broker."""
+
+    kind: AppServerKind = AppServerKind.DIRECTORY
+    root: Path
+    watch: bool = True
+
+
+class Control(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the daemon listens to admins. Members of `group` may read."""
+
+    socket: Path
+    group: Name | None = None
+
+
+class Log(msgspec.Struct, frozen=True, kw_only=True):
+    """How the daemon logs, on its standard error."""
+
+    format: LogFormat = LogFormat.JSON
+    level: LogLevel = LogLevel.INFO
+
+
+class Scan(msgspec.Struct, frozen=True, kw_only=True):
+    """How SmartScan reads. `workers` are processes; 0 reads inside the daemon."""
+
+    workers: Annotated[int, Meta(ge=0, le=64)]
+
+
+class Realtime(msgspec.Struct, frozen=True, kw_only=True):
+    """How events are taken."""
+
+    coalesce_window_ms: Annotated[int, Meta(ge=0, le=60_000)] = 100
+    event_bytes_max: Annotated[int, Meta(ge=1_024, le=256 << 20)] = 1 << 20
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole file; `file` is where it was read from."""
+
+    file: Path
+    server: Server
+    broker: Broker
+    appserver: AppServer
+    control: Control
+    log: Log
+    scan: Scan
+    realtime: Realtime
+
+
+SECTIONS: dict[str, type[msgspec.Struct]] = {
+    "server": Server,
+    "broker": Broker,
+    "appserver": AppServer,
+    "control": Control,
+    "log": Log,
+    "scan": Scan,
+    "realtime": Realtime,
+}
+
+
+def load(
+    file: Path | None = None, *, environ: Mapping[str, str] | None = None, uid: int | None = None
+) -> Config:
+    """Read a configuration file, by default the one at its usual place. Raises `ConfigError`; blocks."""
+    environ = os.environ if environ is None else environ
+    service = runs_as_service(environ, os.geteuid() if uid is None else uid)
+    path = default_file(environ, service=service) if file is None else file
+    path = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links, which the admin did not name
+    return _config_of(_table_in(path), path, environ, service=service)
+
+
+def runs_as_service(environ: Mapping[str, str], uid: int) -> bool:
+    """Tell whether the places of a service hold: for root, system users and whatever systemd started."""
+    return uid <= _SYSTEM_UID_MAX or "STATE_DIRECTORY" in environ
+
+
+def default_file(environ: Mapping[str, str], *, service: bool) -> Path:
+    """Return where the configuration file is looked for."""
+    if service:
+        return SERVICE_FILE
+    return _xdg(environ, "XDG_CONFIG_HOME", ".config") / "backupd" / "backupd.toml"
+
+
+def broker_password(broker: Broker, environ: Mapping[str, str] | None = None) -> Secret | None:
+    """Return the broker's password, or None where there is none; blocks. Raises `ConfigError`."""
+    environ = os.environ if environ is None else environ
+    path = password_path(broker, environ)
+    if path is not None:
+        return read_secret(path)
+    return Secret(environ[PASSWORD_VARIABLE]) if environ.get(PASSWORD_VARIABLE) else None
+
+
+def password_path(broker: Broker, environ: Mapping[str, str] | None = None) -> Path | None:
+    """Return the file with the broker's password: the configured one, else the systemd credential."""
+    environ = os.environ if environ is None else environ
+    if broker.password_file is not None:
+        return broker.password_file
+    directory = environ.get("CREDENTIALS_DIRECTORY")
+    credential = Path(directory) / PASSWORD_CREDENTIAL if directory else None
+    return credential if credential is not None and credential.exists() else None
+
+
+def warnings(config: Config) -> list[str]:
+    """Return what works but should not stay so: secrets that others may read."""
+    found = []
+    for key in ("password_file", "key_file"):
+        path: Path | None = getattr(config.broker, key)
+        if path is not None and everybody_may_read(path):
+            found.append(f"broker.{key} {path} may be read by everybody: chmod o-rwx {path}")
+    return found
+
+
+def server_id(server: Server) -> str:
+    """Return the server's id: the configured one, else the one made once and kept; blocks.
+
+    Raises `ConfigError` where it can't be kept: an id that changes at every start would orphan the backup.
+    """
+    if server.id is not None:
+        return server.id
+    path = server.state_directory / "server_id"
+    try:
+        if path.exists():
+            kept = path.read_text("utf-8").strip()
+            return msgspec.convert(kept, Identifier)
+        made = str(uuid4())
+        _keep(path, made)
+    except (OSError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        raise ConfigError(
+            f"the server's id can't be kept in {path}: {error}",
+            hint="make server.state_directory writable for the service, or set server.id",
+            path=str(path),
+        ) from error
+    return made
+
+
+def backup_path(server: Server) -> Path:
+    """Return the Backup Path in force: the one chosen by an admin while running, else the configured one."""
+    path = server.state_directory / "backup_path"
+    try:
+        kept = path.read_text("utf-8").rstrip("\n")
+    except FileNotFoundError:
+        return server.backup_path
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path} can't be read: {error}", hint="it names the Backup Path in force"
+        ) from error
+    return Path(kept) if kept.startswith("/") else server.backup_path
+
+
+def choose_backup_path(server: Server, chosen: Path | None) -> None:
+    """Keep another Backup Path than the configured one, for the next start; None returns to it; blocks."""
+    path = server.state_directory / "backup_path"
+    if chosen is None:
+        path.unlink(missing_ok=True)
+    elif not chosen.is_absolute() or "\n" in str(chosen):
+        raise ConfigError(f"not an absolute path: {str(chosen)!r}")
+    else:
+        _keep(path, str(chosen))
+
+
+def _keep(path: Path, text: str) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    durable.replace_file(path, text.encode() + b"\n")
+
+
+def _table_in(path: Path) -> dict[str, Any]:
+    """Return the file's content. Raises `ConfigError`, with the line where the TOML is broken."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(FILE_BYTES_MAX + 1)
+        if len(content) > FILE_BYTES_MAX:
+            raise ConfigError(f"{path} is larger than {FILE_BYTES_MAX} bytes: is it a configuration?")
+        return tomllib.loads(content.decode("utf-8"))
+    except FileNotFoundError as error:
+        hint = "start from the annotated config/backupd.toml, or name another file with --config"
+        raise ConfigError(f"there is no configuration at {path}", hint=hint) from error
+    except OSError as error:
+        raise ConfigError(
+            f"{path} can't be read: {error.strerror}", hint="check its owner and mode"
+        ) from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{path} is not UTF-8 in line {line}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is no TOML: {error}") from error
+
+
+def _config_of(table: Mapping[str, Any], path: Path, environ: Mapping[str, str], *, service: bool) -> Config:
+    for name, value in table.items():
+        if name not in SECTIONS:
+            what = "section" if isinstance(value, dict) else "key outside a section"
+            raise ConfigError(
+                f"{path}: unknown {what} {name!r}", hint=did_you_mean(name, SECTIONS, what="section")
+            )
+        if not isinstance(value, dict):
+            raise ConfigError(f"{path}: {name} is a section", hint=f"write [{name}] on a line of its own")
+    defaults = _defaults(environ, service=service)
+    sections: dict[str, Any] = {}
+    for name, struct in SECTIONS.items():
+        given = table.get(name, {})
+        sections[name] = _section_of(name, struct, given, defaults.get(name, {}), path)
+    return Config(file=path, **sections)
+
+
+def _section_of(
+    section: str,
+    struct: type[msgspec.Struct],
+    given: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    path: Path,
+) -> msgspec.Struct:
+    fields = {field.name: field for field in msgspec.structs.fields(struct)}
+    values = dict(defaults)
+    for key, value in given.items():
+        if key not in fields:
+            raise ConfigError(
+                f"{path}: unknown key {section}.{key}", hint=did_you_mean(key, fields, what="key")
+            )
+        values[key] = _value_of(f"{section}.{key}", fields[key].type, value, path)
+    for key, field in fields.items():
+        if field.required and key not in values:
+            raise ConfigError(f"{path}: {section}.{key} is missing", hint=f"it is {_expected(field.type)}")
+    return struct(**values)
+
+
+def _value_of(key: str, wanted: Any, value: Any, path: Path) -> Any:
+    if wanted is Path or Path in get_args(wanted):
+        if not isinstance(value, str) or not value or "\0" in value:
+            raise _wrong(key, "a path", value, path)
+        return Path(os.path.normpath(path.parent / Path(value).expanduser()))
+    try:
+        return msgspec.convert(value, wanted)
+    except msgspec.ValidationError as error:
+        raise _wrong(key, _expected(wanted), value, path) from error
+
+
+def _wrong(key: str, expected: str, value: Any, path: Path) -> ConfigError:
+    found = repr(value) if len(repr(value)) <= 80 else repr(value)[:79] + "…"  # noqa: PLR2004 - one line
+    if "password" in key:
+        found = "something else"
+    return ConfigError(f"{path}: {key} must be {expected}, not {found}", key=key)
+
+
+def _expected(wanted: Any) -> str:
+    """Return a key's type and range in words."""
+    if wanted is bool:
+        return "true or false"
+    if wanted is Path or Path in get_args(wanted):
+        return "a path"
+    if isinstance(wanted, type) and issubclass(wanted, StrEnum):
+        return "one of " + ", ".join(f'"{member.value}"' for member in wanted)
+    for part in (wanted, *get_args(wanted)):
+        for meta in get_args(part):
+            if isinstance(meta, Meta) and meta.ge is not None:
+                return f"a whole number from {meta.ge} to {meta.le}"
+            if isinstance(meta, Meta):
+                return f"a text of 1 to {meta.max_length} characters without control characters"
+    return "a text"
+
+
+def _defaults(environ: Mapping[str, str], *, service: bool) -> dict[str, dict[str, Any]]:
+    """Return the defaults that depend on who runs the daemon and on what."""
+    if service:
+        backups, state, socket = SERVICE_BACKUP_PATH, SERVICE_STATE_DIRECTORY, SERVICE_SOCKET
+    else:
+        backups = _xdg(environ, "XDG_DATA_HOME", ".local/share") / "backupd" / "backup"
+        state = _xdg(environ, "XDG_STATE_HOME", ".local/state") / "backupd"
+        runtime = environ.get("XDG_RUNTIME_DIR", "")
+        socket = (Path(runtime) / "backupd" if runtime.startswith("/") else state) / "control.sock"
+    return {
+        "server": {
+            "name": os.uname().nodename or "localhost",
+            "backup_path": backups,
+            "state_directory": state,
+        },
+        "control": {"socket": socket},
+        "scan": {"workers": min(4, len(os.sched_getaffinity(0)))},
+    }
+
+
+def _xdg(environ: Mapping[str, str], variable: str, below_home: str) -> Path:
+    """Return a base directory; a relative one is ignored, as the XDG specification says."""
+    value = environ.get(variable, "")
+    return (
+        Path(value) if value.startswith("/") else Path(environ.get("HOME") or "~").expanduser() / below_home
+    )
