@@ -31,6 +31,7 @@ NESTING_MAX = 64
 NUMBER_MAX = (1 << 63) - 1
 """The largest sequence and size: what SQLite and other readers hold in an integer."""
 FUTURE_MAX = timedelta(days=1)
+_LEVEL_SAFE = "@=,:~"
 _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 
 _TYPES = {
@@ -119,7 +120,12 @@ def encode_change(change: Change) -> bytes:
 def topic_of(server_id: str, key: ItemKey) -> str:
     """Return the topic on which events of an item are published; levels are percent-encoded."""
     levels = (server_id, key.account, key.kind.value, key.item)
-    return TOPIC_ROOT + "/" + "/".join(quote(level, safe="@=,:~") for level in levels)
+    return TOPIC_ROOT + "/" + "/".join(quote(level, safe=_LEVEL_SAFE) for level in levels)
+
+
+def subscription_topic(server_id: str) -> str:
+    """Return the topic filter under which all events of a server are published."""
+    return f"{TOPIC_ROOT}/{quote(server_id, safe=_LEVEL_SAFE)}/#"
 
 
 def encode_event(event: Event) -> bytes:
