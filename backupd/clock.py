@@ -63,7 +63,8 @@ def moment(microseconds_since_epoch: int) -> datetime:
 
 def written(when: datetime) -> str:
     """Return a moment as RFC 3339 UTC with exactly six digits, so that text sorts as time does."""
-    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    # Not strftime: it is four times slower, and writes years before 1000 with fewer than four digits.
+    return when.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def parse_moment(text: str) -> datetime:

@@ -13,6 +13,8 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from backupd.clock import written
+
 HEADER_BYTES_MAX = 256 * 1024
 FIELD_BYTES_MAX = 64 * 1024
 TEXT_CHARACTERS_MAX = 1000
@@ -207,13 +209,8 @@ def date_of(text: str) -> str:
             leap = min(int(second), 59)
             moment = datetime(int(year), number, int(day), int(hour), int(minute), leap, tzinfo=UTC)
             offset = timedelta(hours=int(zone_hours), minutes=int(zone_minutes))
-            return _rfc3339(moment - offset if sign == "+" else moment + offset)
+            return written(moment - offset if sign == "+" else moment + offset)
         parsed = email.utils.parsedate_to_datetime(text)
-        return _rfc3339(parsed.astimezone(UTC) if parsed.tzinfo else parsed.replace(tzinfo=UTC))
+        return written(parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC))
     except (ValueError, OverflowError, TypeError, IndexError, OSError):
         return text
-
-
-def _rfc3339(moment: datetime) -> str:
-    """Return what `clock.written` returns, without strftime, which is the dearest part of a header."""
-    return moment.isoformat(timespec="microseconds")[:-6] + "Z"

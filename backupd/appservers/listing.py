@@ -43,7 +43,7 @@ from backupd.items import Area, Kind
 
 ROUNDS_MAX = 4
 """So often folders that change during a listing are listed again; then it is left to the next one."""
-ASKED_SINGLY_MAX = 500
+ASKED_SINGLY_MAX = 20
 """Above so many new items all ids of the account are loaded at once instead of asked for singly."""
 KnownRows = dict[FolderKey, dict[str, Row]]
 Move = tuple[str, str, str]
@@ -133,16 +133,19 @@ class Lister:
     ) -> tuple[list[ListedItem], set[Move]]:
         items: list[ListedItem] = []
         moves: set[Move] = set()
+        forgotten: list[Row] = []
+        changed: list[Row] = []
         for area in Area:
             files = [one for key in sorted(scanned.files) if key[0] is area for one in scanned.files[key]]
             known = [row for key in sorted(rows) if key[0] is area for row in rows[key].values()]
             if not files and not known:
                 continue
+            is_taken = self._id_checker(account, len(files) - len(known), changed)
             matches, gone = match(
                 known,
                 files,
                 derive=lambda one: derived_item_id(account, one),
-                is_taken=self._id_checker(account, len(files) - len(known)),
+                is_taken=is_taken,
                 by_base=area is not Area.FILES,
             )
             listed, matches = self._listed(area, matches, scanned)
@@ -152,14 +155,17 @@ class Lister:
                 for one in matches
                 if one.origin is not None and one.origin.folder != one.row.folder
             }
-            changed = [one.row for one in matches if one.row != one.origin]
-            self._identity.save(account, gone=gone, seen=changed)
+            forgotten += gone
+            changed += [one.row for one in matches if one.row != one.origin]
+        self._identity.save(account, gone=forgotten, seen=changed)
         return items, moves
 
-    def _id_checker(self, account: str, new: int) -> Callable[[str], bool]:
+    def _id_checker(self, account: str, new: int, given: Sequence[Row]) -> Callable[[str], bool]:
+        """Return what tells whether an id is taken, also by one of `given`, which are not saved yet."""
         if new > ASKED_SINGLY_MAX:
-            return self._identity.all_ids(account).__contains__
-        return lambda identifier: self._identity.is_taken(account, identifier)
+            return (self._identity.all_ids(account) | {row.id for row in given}).__contains__
+        here = {row.id for row in given} if new > 0 else frozenset()
+        return lambda identifier: identifier in here or self._identity.is_taken(account, identifier)
 
     def _listed(
         self, area: Area, matches: Sequence[Match], scanned: _Scanned
