@@ -281,9 +281,9 @@ def _config_of(table: Mapping[str, Any], path: Path, environ: Mapping[str, str],
     for name, value in table.items():
         if name not in SECTIONS:
             what = "section" if isinstance(value, dict) else "key outside a section"
-            raise ConfigError(
-                f"{path}: unknown {what} {name!r}", hint=did_you_mean(name, SECTIONS, what="section")
-            )
+            home = "" if isinstance(value, dict) else _section_with(name)
+            hint = f"it belongs below [{home}]" if home else did_you_mean(name, SECTIONS, what="section")
+            raise ConfigError(f"{path}: unknown {what} {name!r}", hint=hint)
         if not isinstance(value, dict):
             raise ConfigError(f"{path}: {name} is a section", hint=f"write [{name}] on a line of its own")
     defaults = _defaults(environ, service=service)
@@ -292,6 +292,14 @@ def _config_of(table: Mapping[str, Any], path: Path, environ: Mapping[str, str],
         given = table.get(name, {})
         sections[name] = _section_of(name, struct, given, defaults.get(name, {}), path)
     return Config(file=path, **sections)
+
+
+def _section_with(key: str) -> str:
+    """Return the section that has this key, or an empty text."""
+    for section, struct in SECTIONS.items():
+        if key in struct.__struct_fields__:
+            return section
+    return ""
 
 
 def _section_of(
@@ -319,7 +327,10 @@ def _value_of(key: str, wanted: Any, value: Any, path: Path) -> Any:
     if wanted is Path or Path in get_args(wanted):
         if not isinstance(value, str) or not value or "\0" in value:
             raise _wrong(key, "a path", value, path)
-        return Path(os.path.normpath(path.parent / Path(value).expanduser()))
+        try:
+            return Path(os.path.normpath(path.parent / Path(value).expanduser()))
+        except RuntimeError as error:
+            raise _wrong(key, "a path below a home that exists", value, path) from error
     try:
         return msgspec.convert(value, wanted)
     except msgspec.ValidationError as error:

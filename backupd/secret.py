@@ -43,7 +43,7 @@ class Secret:
 
 
 def read_secret(path: Path) -> Secret:
-    """Return the first line of a file as a secret; blocks. Raises `ConfigError`, which never shows content."""
+    """Return the first line of a file as a secret; blocks. Raises `ConfigError` without any of it."""
     try:
         with path.open("rb") as file:
             content = file.read(SECRET_BYTES_MAX + 1)

@@ -1,0 +1,317 @@
+"""The table of attributes: name, levels, type, default, range, meaning and what an attribute does here.
+
+The names are the vendor's, so that an admin's commands and scripts work as they are. An attribute of the
+vendor's that this daemon has no use for is kept, checked and printed like the others; its `no_effect` says
+why nothing follows from it. Rules are in `backupd.attributes`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+Value = bool | int | str | dict[str, Any] | list[Any]
+INTEGER_MAX = 2**53
+
+
+class Level(StrEnum):
+    """Where a setting may be stored, from general to specific."""
+
+    GLOBAL = "global"
+    SERVER = "server"
+    COS = "cos"
+    ACCOUNT = "account"
+
+
+class Type(StrEnum):
+    """What a value is. A schedule is an object with `cron-enabled` and `cron-pattern`."""
+
+    BOOLEAN = "boolean"
+    INTEGER = "integer"
+    TEXT = "text"
+    PATH = "path"
+    SCHEDULE = "schedule"
+    OBJECT = "object"
+    LIST = "list"
+
+
+class Attribute(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of the table. `no_effect` is empty where the attribute does what it means."""
+
+    name: str
+    type: Type
+    default: Value
+    meaning: str
+    levels: tuple[Level, ...] = (Level.GLOBAL, Level.SERVER)
+    minimum: int = 0
+    maximum: int = INTEGER_MAX
+    unit: str = ""
+    no_effect: str = ""
+
+    @property
+    def module(self) -> str:
+        """The vendor's module that an attribute belongs to."""
+        return "ZxCore" if self.name in {"ZxCore_LogLevel", "s3BucketConfigurations"} else "ZxBackup"
+
+    @property
+    def range(self) -> str:
+        """What may be given, in words."""
+        if self.type is not Type.INTEGER:
+            return _RANGES[self.type]
+        unit = f" {self.unit}" if self.unit else ""
+        if self.maximum == INTEGER_MAX:
+            return f"a whole number{unit and ' of' + unit}, {self.minimum} or more"
+        return f"{self.minimum} to {self.maximum}{unit}"
+
+
+_RANGES = {
+    Type.BOOLEAN: "true or false",
+    Type.TEXT: "a text",
+    Type.PATH: "an absolute path",
+    Type.SCHEDULE: '{"cron-enabled": true, "cron-pattern": "MINUTE HOUR DAY MONTH WEEKDAY"}',
+    Type.OBJECT: "a JSON object",
+    Type.LIST: "a JSON array",
+}
+_PURGE = "kept for the purge, which this version does not have yet"
+_ALWAYS = "always so here"
+_NOT_HERE = "nothing of this kind exists here"
+_OWN_BOUNDS = "this daemon bounds its own batches and waits"
+_VOLUMES = "this version keeps everything on the Backup Path"
+
+TABLE: tuple[Attribute, ...] = (
+    Attribute(
+        name="ZxBackup_DestPath",
+        type=Type.PATH,
+        default="/opt/zextras/backup/zextras/",
+        levels=(Level.SERVER,),
+        meaning="The Backup Path. A new one counts from the next start; "
+        "until it is set, backup_path in backupd.toml holds.",
+    ),
+    Attribute(
+        name="ZxBackup_RealTimeScanner",
+        type=Type.BOOLEAN,
+        default=True,
+        meaning="Record changes live. Turning it on again starts a SmartScan.",
+    ),
+    Attribute(
+        name="ZxBackup_ModuleEnabledAtStartup",
+        type=Type.BOOLEAN,
+        default=True,
+        meaning="Start the module with the server.",
+        no_effect="the service is enabled and disabled by systemctl",
+    ),
+    Attribute(
+        name="ZxBackup_DoSmartScanOnStartup",
+        type=Type.BOOLEAN,
+        default=False,
+        meaning="Run a SmartScan at every start. The first start runs one in any case.",
+    ),
+    Attribute(
+        name="ZxBackup_SpaceThreshold",
+        type=Type.INTEGER,
+        default=1024,
+        unit="MB",
+        meaning="Free space to keep on the Backup Path; below it nothing new is taken.",
+    ),
+    Attribute(
+        name="backupLocalMetadataThreshold",
+        type=Type.INTEGER,
+        default=1024,
+        unit="MB",
+        meaning="Free space to keep for metadata where blobs rest elsewhere.",
+        no_effect=_VOLUMES,
+    ),
+    Attribute(
+        name="backupSmartScanScheduler",
+        type=Type.SCHEDULE,
+        default={"cron-enabled": True, "cron-pattern": "0 4 * * *"},
+        meaning="When SmartScan runs, in local time. A missed run is not made up for.",
+    ),
+    Attribute(
+        name="backupPurgeScheduler",
+        type=Type.SCHEDULE,
+        default={"cron-enabled": True, "cron-pattern": "0 4 * * 6"},
+        meaning="When the purge runs, in local time.",
+        no_effect=_PURGE,
+    ),
+    Attribute(
+        name="ZxBackup_DataRetentionDays",
+        type=Type.INTEGER,
+        default=30,
+        maximum=36_500,
+        unit="days",
+        meaning="How long a deleted item stays in the backup; 0 is forever.",
+        no_effect=_PURGE,
+    ),
+    Attribute(
+        name="backupAccountsRetentionDays",
+        type=Type.INTEGER,
+        default=30,
+        maximum=36_500,
+        unit="days",
+        meaning="How long a deleted account stays in the backup; 0 is forever.",
+        no_effect=_PURGE,
+    ),
+    Attribute(
+        name="backupBloblessMode",
+        type=Type.BOOLEAN,
+        default=False,
+        meaning="Keep metadata only, without contents.",
+        no_effect="contents are always kept by this version",
+    ),
+    Attribute(
+        name="backupEnabled",
+        type=Type.BOOLEAN,
+        default=True,
+        levels=(Level.COS, Level.ACCOUNT),
+        meaning="Whether an account, or all of a COS, is backed up.",
+        no_effect="every account is backed up by this version",
+    ),
+    Attribute(
+        name="backupSkipDLAndDynamicGroups",
+        type=Type.BOOLEAN,
+        default=False,
+        meaning="Leave mailing lists out of SmartScan.",
+        no_effect="mailing lists cost SmartScan next to nothing here",
+    ),
+    Attribute(
+        name="ldapDumpEnabled",
+        type=Type.BOOLEAN,
+        default=True,
+        meaning="Put a dump of the directory into the daily archive.",
+        no_effect="the AppServer's directory is always part of the daily configuration dump",
+    ),
+    Attribute(
+        name="ZxBackup_BackupCustomizations",
+        type=Type.BOOLEAN,
+        default=True,
+        meaning="Put the server's configuration into the daily archive.",
+        no_effect="the configuration is always part of the daily configuration dump",
+    ),
+    Attribute(
+        name="ZxBackup_PurgeCustomizations",
+        type=Type.BOOLEAN,
+        default=False,
+        meaning="Remove old daily archives.",
+        no_effect=_PURGE,
+    ),
+    Attribute(
+        name="backupSaveIndex",
+        type=Type.BOOLEAN,
+        default=False,
+        meaning="Back up the AppServer's search index.",
+        no_effect="indexes are rebuilt by the AppServer and needed by no restore",
+    ),
+    Attribute(
+        name="backupOnTheFlyMetadata",
+        type=Type.BOOLEAN,
+        default=True,
+        meaning="Flush metadata to the disk at every save.",
+        no_effect=_ALWAYS,
+    ),
+    Attribute(
+        name="scheduledMetadataArchivingEnabled",
+        type=Type.BOOLEAN,
+        default=False,
+        meaning="Archive metadata on the external volume.",
+        no_effect=_VOLUMES,
+    ),
+    Attribute(
+        name="backupArchivingStore",
+        type=Type.OBJECT,
+        default={},
+        levels=(Level.SERVER,),
+        meaning="The external volume: storeType, volumeRootPath, bucketConfigurationId; {} is none.",
+        no_effect=_VOLUMES,
+    ),
+    Attribute(
+        name="backupLatencyHighThreshold",
+        type=Type.INTEGER,
+        default=0,
+        unit="ms",
+        meaning="Latency above which scans hold back; 0 is never.",
+        no_effect=_OWN_BOUNDS,
+    ),
+    Attribute(
+        name="backupLatencyLowThreshold",
+        type=Type.INTEGER,
+        default=0,
+        unit="ms",
+        meaning="Latency below which scans go on.",
+        no_effect=_OWN_BOUNDS,
+    ),
+    Attribute(
+        name="ZxBackup_MaxMetadataSize",
+        type=Type.INTEGER,
+        default=0,
+        meaning="Size of a metadata file from which on it is cut; 0 is never.",
+        no_effect="histories are never cut",
+    ),
+    Attribute(
+        name="ZxBackup_MaxWaitingTime",
+        type=Type.INTEGER,
+        default=5_000,
+        unit="ms",
+        meaning="How long a queued change waits at most.",
+        no_effect=_OWN_BOUNDS,
+    ),
+    Attribute(
+        name="ZxBackup_MaxOperationPerAccount",
+        type=Type.INTEGER,
+        default=10,
+        minimum=1,
+        meaning="Changes of an account that are taken at a time.",
+        no_effect=_OWN_BOUNDS,
+    ),
+    Attribute(
+        name="backupCompressionLevel",
+        type=Type.INTEGER,
+        default=3,
+        maximum=22,
+        meaning="How hard contents are compressed.",
+        no_effect="contents are compressed with zstd at level 3, where that pays",
+    ),
+    Attribute(
+        name="backupNumberThreadsForItems",
+        type=Type.INTEGER,
+        default=4,
+        minimum=1,
+        maximum=1_024,
+        meaning="Items that a scan reads at a time.",
+        no_effect="scan.workers in backupd.toml says how many processes read",
+    ),
+    Attribute(
+        name="backupNumberThreadsForAccounts",
+        type=Type.INTEGER,
+        default=8,
+        minimum=1,
+        maximum=1_024,
+        meaning="Accounts that a scan reads at a time.",
+        no_effect="scan.workers in backupd.toml says how many processes read",
+    ),
+    Attribute(
+        name="backupChatEnabled",
+        type=Type.BOOLEAN,
+        default=False,
+        meaning="Back up chats.",
+        no_effect=_NOT_HERE,
+    ),
+    Attribute(
+        name="ZxCore_LogLevel",
+        type=Type.INTEGER,
+        default=1,
+        maximum=1,
+        meaning="0 logs everything, 1 what log.level in backupd.toml says.",
+    ),
+    Attribute(
+        name="s3BucketConfigurations",
+        type=Type.LIST,
+        default=[],
+        levels=(Level.GLOBAL,),
+        meaning="The buckets that commands may refer to.",
+        no_effect=_VOLUMES,
+    ),
+)
+"""The table."""
