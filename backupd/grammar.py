@@ -295,10 +295,12 @@ class _Words:
         waiting = self._waiting()
         if waiting is None:
             return True
-        followed = self._next + parts < len(self._words)
+        left = len(self._words) - self._next
         if parameter in self._command.positional:
-            return followed and parameter.name not in self._given
-        return followed and waiting.type is not Type.TEXT
+            # As many words as values are missing: then each of them is a value, whatever it looks like.
+            missing = sum(one.name not in self._given for one in self._command.positional)
+            return left > missing and parameter.name not in self._given
+        return left > parts and waiting.type is not Type.TEXT
 
     def _value(self, parameter: Parameter, *, dashed: bool) -> object:
         """Read the value after a name; a dashed boolean may stand without."""

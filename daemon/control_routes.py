@@ -286,7 +286,7 @@ class _Answers:
             except ConnectionError:
                 log.debug("control_reader_left", digest=digest)
             except (BackupdError, OSError) as error:
-                log.error("blob_stream_broken", digest=digest, reason=str(error))  # noqa: TRY400 - no bug, no trace
+                log.error("blob_stream_broken", digest=digest, reason=str(error))
                 _abort(request)
         return response
 

@@ -25,8 +25,8 @@ def reference() -> str:
         "# Commands",
         "",
         "This page is made from `backupd/commands.py` and `backupd/control.py` by",
-        "`python -m backupd.cli.reference`; a test keeps it true. With `alias carbonio=backupctl` the commands",
-        "work in the words of the specification.",
+        "`python -m backupd.cli.reference`; a test keeps it true. With `alias carbonio=backupctl` the",
+        "commands work in the words of the specification.",
         "",
         "```",
         "backupctl MODULE COMMAND [VALUE…] [name value…] [options]",
@@ -79,9 +79,9 @@ def _shapes() -> list[str]:
         "## Answers as JSON",
         "",
         "`--json` prints each answer on one line, as the control socket sends it; of an operation that is",
-        "followed, one line whenever it changed. `reply` tells which of these it is. `version` grows only when a",
-        "field changes its meaning or goes; new fields may come at any time. Moments are RFC 3339 in UTC, sizes",
-        "are bytes, durations seconds.",
+        "followed, one line whenever it changed. `reply` tells which of these it is. `version` grows only",
+        "when a field changes its meaning or goes; new fields may come at any time. Moments are RFC 3339 in",
+        "UTC, sizes are bytes, durations seconds.",
     ]
     shown: set[type] = set()
     waiting = list(get_args(Reply))

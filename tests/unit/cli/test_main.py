@@ -1,0 +1,198 @@
+"""`backupctl` as a process, against a real control socket: output, exit statuses, pipes, Ctrl-C, speed."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backupd.control import decode_reply
+from tests.world.service import CONTENT, ENDLESS
+
+CONSOLE = [sys.executable, "-m", "backupd.cli.main"]
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Start a daemon in another process; yield its socket."""
+    place = tmp_path_factory.mktemp("run") / "control.sock"
+    daemon = subprocess.Popen(
+        [sys.executable, "-m", "tests.world.service", str(place)], stdout=subprocess.PIPE, cwd=ROOT
+    )
+    assert daemon.stdout is not None
+    while b'{"socket"' not in daemon.stdout.readline():
+        assert daemon.poll() is None
+    yield str(place)
+    daemon.terminate()
+    daemon.wait()
+    daemon.stdout.close()
+
+
+def run(path: str, line: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    environ = {**os.environ, "BACKUPD_SOCKET": path, **environment}
+    return subprocess.run(
+        [*CONSOLE, *line.split()], capture_output=True, cwd=ROOT, env=environ, timeout=20, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "exit_status", "out", "err"),
+    [
+        ("status", 0, b"All is well", b""),
+        ("config set server mail.example.com ZxBackup_RealTimeScanner TRUE", 0, b"ok\n", b""),
+        ("backup doSmartScan start", 0, b"monitor", b""),
+        ("backup doSmartScan start --sync", 0, b"10 expected, 10 stored, 0 missing", b""),
+        ("backup doSmartScan start deep true --sync", 1, b"1 missing", b""),
+        ("backup monitor 00000000-0000-4000-8000-000000000002 --sync", 2, b"stopped", b""),
+        ("backup monitor 00000000-0000-4000-8000-000000000003 --sync", 3, b"removed", b""),
+        ("backup monitor 00000000-0000-4000-8000-000000000004 --sync", 4, b"interrupted", b""),
+        ("backup doSmartScn start", 64, b"", b"did you mean doSmartScan?"),
+        ("backup getItem bob@example.com 7", 66, b"", b"no account bob@example.com"),
+        ("backup doPurge", 69, b"", b"not available yet"),
+        ("--socket /nowhere/control.sock status", 69, b"", b"no daemon answers on /nowhere/control.sock"),
+        ("--host other status", 64, b"", b"another server"),
+        ("help backup getItem", 0, b"dump_blob", b""),
+        ("", 0, b"usage: backupctl MODULE COMMAND", b""),
+        ("--version", 0, b"backupctl ", b""),
+    ],
+)
+def test_a_line_ends_as_it_should(path: str, line: str, exit_status: int, out: bytes, err: bytes):
+    """Output, the one line of an error, and the exit status fit what happened; no traceback, no escape."""
+    done = run(path, line)
+    assert done.returncode == exit_status, done
+    assert out in done.stdout
+    assert err in done.stderr
+    assert done.stderr.count(b"\n") == (1 if err else 0)
+    assert b"\x1b" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--json status",
+        "backup getItem alice@example.com 7 --json",
+        "backup doItemSearch alice@example.com --json",
+        "backup getItem bob@example.com 7 --json",
+        "backup doSmartScn start --json",
+        "backup doSmartScan start --sync --json",
+        "backup doSmartScan start --progress --json",
+    ],
+)
+def test_json_is_what_the_contract_says(path: str, line: str):
+    """With --json every answer and every error is lines of the control socket's structs, nothing else."""
+    done = run(path, line)
+    assert done.stderr == b""
+    lines = done.stdout.splitlines()
+    assert lines
+    for one in lines:
+        decode_reply(one)
+        assert json.loads(one)["version"] == 1
+
+
+def test_a_content_is_written_as_it_is_and_alone(path: str):
+    """`dump blob true` writes the bytes of the blob and nothing else."""
+    assert run(path, "backup getItem alice@example.com 7 dump blob true").stdout == CONTENT
+
+
+def test_a_broken_content_fails(path: str):
+    """A content that turns out corrupt ends with 74 and a line that says not to trust it."""
+    done = run(path, "backup getItem alice@example.com corrupt dump_blob true")
+    assert done.returncode == 74
+    assert b"not to be trusted" in done.stderr
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(path: str):
+    """`| head -1` ends the console quietly, as it does other tools."""
+    console = subprocess.Popen(
+        [*CONSOLE, "backup", "getItem", "alice@example.com", "7", "dump_blob", "true"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        env={**os.environ, "BACKUPD_SOCKET": path},
+    )
+    assert console.stdout is not None
+    assert console.stderr is not None
+    console.stdout.read(10)
+    console.stdout.close()
+    assert console.wait(timeout=20) == 141
+    assert console.stderr.read() == b""
+    console.stderr.close()
+
+
+def test_ctrl_c_ends_the_output_not_the_operation(path: str):
+    """Interrupted while it follows an operation, the console says that it goes on and exits 130."""
+    console = subprocess.Popen(
+        [*CONSOLE, "backup", "monitor", ENDLESS, "--progress"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        env={**os.environ, "BACKUPD_SOCKET": path},
+    )
+    assert console.stdout is not None
+    assert b"running" in console.stdout.readline()
+    console.send_signal(signal.SIGINT)
+    _, err = console.communicate(timeout=20)
+    assert console.returncode == 130
+    assert (
+        err == f"backupctl: the operation goes on; follow it: backupctl backup monitor {ENDLESS}\n".encode()
+    )
+
+
+def on_terminal(path: str, line: str, **environment: str) -> bytes:
+    """Return what a console writes to a terminal of its own."""
+    main, side = pty.openpty()
+    environ = {
+        **os.environ,
+        "BACKUPD_SOCKET": path,
+        "TERM": "xterm-256color",
+        "COLUMNS": "120",
+        **environment,
+    }
+    console = subprocess.Popen([*CONSOLE, *line.split()], stdout=side, cwd=ROOT, env=environ)
+    os.close(side)
+    written = b""
+    while select.select([main], [], [], 20)[0]:
+        try:
+            piece = os.read(main, 65536)
+        except OSError:
+            break
+        if not piece:
+            break
+        written += piece
+    os.close(main)
+    assert console.wait(timeout=20) == 0
+    return written
+
+
+def test_a_terminal_gets_colour_unless_it_does_not_want_any(path: str):
+    """On a terminal the verdict is coloured; NO_COLOR and a dumb terminal are respected."""
+    assert b"\x1b[1;32mAll is well" in on_terminal(path, "status")
+    assert b"\x1b[1;32m" not in on_terminal(path, "status", NO_COLOR="1")
+    assert b"\x1b" not in on_terminal(path, "status", TERM="dumb")
+
+
+def test_status_answers_at_once(path: str):
+    """From start to answer in less than 0.2 s, the best of three, without importing the heavy libraries."""
+    took = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        assert run(path, "status").returncode == 0
+        took.append(time.perf_counter() - begun)
+    assert min(took) < 0.2
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import sys, backupd.cli.main; print(*sys.modules)"],
+        capture_output=True,
+        cwd=ROOT,
+        check=True,
+    ).stdout.split()
+    assert not {b"rich", b"aiohttp", b"asyncio", b"sqlite3"} & set(loaded)
