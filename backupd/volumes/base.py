@@ -50,10 +50,18 @@ def check_name(name: str) -> None:
         raise NameRefused(name)
 
 
+class ByteSource(Protocol):
+    """Anything bytes can be read from, to an end told by no bytes; every file is one."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return at most so many of the next bytes; none at the end."""
+        ...
+
+
 class Volume(Protocol):
     """A place for contents under names."""
 
-    def put(self, name: str, content: bytes | BinaryIO) -> bool:
+    def put(self, name: str, content: bytes | ByteSource) -> bool:
         """Store content under a name, atomically and durably; True if stored, False if the name was there.
 
         Content that is there stays as it is, whatever the new content. Raises `NameRefused` (permanent),
@@ -98,7 +106,7 @@ class Volume(Protocol):
 class StagingVolume(Volume, Protocol):
     """A volume that takes many contents in a group: staged by any process, published by one."""
 
-    def stage(self, content: bytes | BinaryIO) -> str:
+    def stage(self, content: bytes | ByteSource) -> str:
         """Store content without a name, not yet durably, and return the token that publishes it.
 
         May be called by several processes at once. Raises `SpaceExhausted` (nothing is left behind),

@@ -2,7 +2,8 @@
 
 Staged content is a file in `.staged/`, named for the process that made it, so that the leftovers of dead
 processes can be told and removed. Publishing syncs contents, renames them into place, then syncs the names;
-few files are synced one by one, many by one syncfs(2). Directories 0700, files 0600; no link below the root is followed.
+few files are synced one by one, many by one syncfs(2). Directories 0700, files 0600; no link below the root
+is followed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import BinaryIO
 
 from backupd import durable
 from backupd.errors import VolumeError
-from backupd.volumes.base import NameMissing, check_name
+from backupd.volumes.base import ByteSource, NameMissing, check_name
 from backupd.volumes.disk import Directories, full_disk, full_disk_told, sync_directory
 from backupd.volumes.ranges import RangeReader
 
@@ -46,7 +47,7 @@ class LocalVolume:
         self._maker_process = 0
         self._count = 0
 
-    def put(self, name: str, content: bytes | BinaryIO) -> bool:
+    def put(self, name: str, content: bytes | ByteSource) -> bool:
         """Store content durably; see `Volume.put`."""
         if self.exists(name):
             return False
@@ -116,7 +117,7 @@ class LocalVolume:
             if name.startswith(prefix):
                 yield name
 
-    def stage(self, content: bytes | BinaryIO) -> str:
+    def stage(self, content: bytes | ByteSource) -> str:
         """Write content to `.staged/`; see `StagingVolume.stage`. The token is the file's name there."""
         self._directories.make(STAGED)
         durable.step("volume.stage")

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
-from backupd.volumes.base import NameMissing, check_name
+from backupd.volumes.base import ByteSource, NameMissing, check_name
 
 
 class MemoryVolume:
@@ -22,10 +22,10 @@ class MemoryVolume:
         self._count = 0
         self._lock = threading.Lock()
 
-    def put(self, name: str, content: bytes | BinaryIO) -> bool:
+    def put(self, name: str, content: bytes | ByteSource) -> bool:
         """Store content; see `Volume.put`."""
         check_name(name)
-        taken = content if isinstance(content, bytes) else content.read()
+        taken = _whole(content)
         with self._lock:
             if name in self._contents:
                 return False
@@ -60,9 +60,9 @@ class MemoryVolume:
         """Return the bytes under a name; see `Volume.size`."""
         return len(self._content(name))
 
-    def stage(self, content: bytes | BinaryIO) -> str:
+    def stage(self, content: bytes | ByteSource) -> str:
         """Keep content under a token; see `StagingVolume.stage`."""
-        taken = content if isinstance(content, bytes) else content.read()
+        taken = _whole(content)
         with self._lock:
             self._count += 1
             token = f"staged-{self._count}"
@@ -93,3 +93,9 @@ class MemoryVolume:
             return self._contents[name]
         except KeyError:
             raise NameMissing(name) from None
+
+
+def _whole(content: bytes | ByteSource) -> bytes:
+    if isinstance(content, bytes):
+        return content
+    return b"".join(iter(lambda: content.read(1 << 20), b""))

@@ -1,0 +1,116 @@
+"""Reading a blob so that nothing wrong is taken for right, and nothing small becomes endless.
+
+A frame must tell its content's size, and no more than that is ever produced, so that a forged file can't
+fill memory or disk; its window is bounded too. At the end the size, the end of the file and the digest are
+compared. Every deviation is `CorruptBlob` with the file's name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from typing import BinaryIO
+
+import zstandard
+
+from backupd.errors import CorruptBlob
+from backupd.items import digest_text
+from backupd.volumes.base import ByteSource
+
+MAGIC = b"\x28\xb5\x2f\xfd"
+_SKIPPED_MAGIC = b"\x2a\x4d\x18"
+_SKIPPED_FIRST = 5
+"""A skippable frame begins with a byte 0x50 to 0x5F, then these."""
+WINDOW_BYTES_MAX = 128 << 20
+"""The memory a frame may ask for; what this project writes needs at most 8 MiB."""
+_HEADER_BYTES_MAX = 18
+_BUFFER_BYTES = 1 << 17
+
+
+def looks_compressed(content: bytes) -> bool:
+    """Tell whether bytes begin like a zstd frame, or like one that decoders skip."""
+    return content.startswith(MAGIC) or (content[1:4] == _SKIPPED_MAGIC and content[0] >> 4 == _SKIPPED_FIRST)
+
+
+def open_verified(file: BinaryIO, digest: str, path: str, bytes_max: int | None) -> BinaryIO:
+    """Return a blob file's content as a file that verifies at its end. Raises `CorruptBlob`."""
+    try:
+        return io.BufferedReader(_verifying(file, digest, path, bytes_max), _BUFFER_BYTES)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _verifying(file: BinaryIO, digest: str, path: str, bytes_max: int | None) -> _VerifyingReader:
+    head = file.read(_HEADER_BYTES_MAX)
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    source: ByteSource = file
+    if not head:
+        raise _corrupt(path, "the file is empty", digest)
+    if looks_compressed(head):
+        size = _told_size(head, path, digest)
+        decompressor = zstandard.ZstdDecompressor(max_window_size=WINDOW_BYTES_MAX)
+        source = decompressor.stream_reader(file, read_across_frames=True)
+    if bytes_max is not None and size > bytes_max:
+        raise _corrupt(path, f"it tells {size} bytes, at most {bytes_max} are expected", digest)
+    return _VerifyingReader(file, source, digest, size, path)
+
+
+class _VerifyingReader(io.RawIOBase):
+    """Counts and hashes what it reads, and compares at the end."""
+
+    def __init__(self, file: BinaryIO, source: ByteSource, digest: str, size: int, path: str) -> None:
+        super().__init__()
+        self._file = file
+        self._source = source
+        self._digest = digest
+        self._size = size
+        self._path = path
+        self._read = 0
+        self._hash = hashlib.sha256()
+
+    def readable(self) -> bool:
+        """Tell that this can be read."""
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        """Fill a buffer; at the end compare size and digest. Raises `CorruptBlob`."""
+        try:
+            # One byte more than told shows what would go on without an end.
+            chunk = self._source.read(min(len(buffer), self._size - self._read + 1))
+        except zstandard.ZstdError as error:
+            raise _corrupt(self._path, str(error), self._digest) from error
+        self._read += len(chunk)
+        if self._read > self._size:
+            raise _corrupt(self._path, f"it holds more than the {self._size} bytes it tells", self._digest)
+        self._hash.update(chunk)
+        buffer[: len(chunk)] = chunk
+        if not chunk:
+            self._compare()
+        return len(chunk)
+
+    def close(self) -> None:
+        """Close the file too."""
+        self._file.close()
+        super().close()
+
+    def _compare(self) -> None:
+        if self._read != self._size:
+            raise _corrupt(self._path, f"it holds {self._read} of {self._size} bytes", self._digest)
+        if digest_text(self._hash.digest()) != self._digest:
+            raise _corrupt(self._path, "its content has another digest", self._digest)
+
+
+def _told_size(head: bytes, path: str, digest: str) -> int:
+    try:
+        size = zstandard.get_frame_parameters(head).content_size
+    except zstandard.ZstdError as error:
+        raise _corrupt(path, str(error), digest) from error
+    if size == zstandard.CONTENTSIZE_UNKNOWN:
+        raise _corrupt(path, "its frame tells no size", digest)
+    return int(size)
+
+
+def _corrupt(path: str, reason: str, digest: str) -> CorruptBlob:
+    return CorruptBlob(f"{path}: {reason}", path=path, digest=digest)
