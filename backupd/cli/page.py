@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 FIELD_WIDTH = 22
+WHOLE_CHARACTERS_MAX = 36
+"""Columns with no longer cell, such as dates and UUIDs, are folded only where nothing else can be."""
 
 
 class Page(Protocol):
@@ -78,15 +80,17 @@ class RichPage:
                 self.console.print(text, soft_wrap=True)
 
     def table(self, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Print a table that fits the terminal's width; long cells are folded."""
+        """Print a table that fits the terminal's width; long columns are folded first."""
         from rich.table import Table  # noqa: PLC0415 - see the module's first words
         from rich.text import Text  # noqa: PLC0415 - see the module's first words
 
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for header in headers:
-            table.add_column(header, overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
+        lines = [tuple(row) for row in rows]
+        for column, header in enumerate(headers):
+            short = all(len(line[column]) <= WHOLE_CHARACTERS_MAX for line in lines)
+            table.add_column(header, overflow="fold", no_wrap=short)
+        for line in lines:
+            table.add_row(*(Text(cell) for cell in line))
         self.console.print(table)
 
 

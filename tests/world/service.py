@@ -194,6 +194,7 @@ class World:
         if uuid == ENDLESS:
             await asyncio.Event().wait()
         yield await self.operation(uuid)
+        await asyncio.Event().wait()  # a stream ends with the operation, even where this iterator does not
 
     async def execute(self, request: CommandRequest, caller: Caller) -> Reply:
         self.asked.append((request, caller))

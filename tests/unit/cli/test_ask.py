@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from backupd.cli import ask, follow
-from backupd.cli.ask import Daemon, NotPermitted, socket_path
+from backupd.cli.ask import BrokenContent, Daemon, NotPermitted, socket_path
 from backupd.cli.follow import views_until_end
 from backupd.commands import COMMANDS
-from backupd.control import OperationStatus, OperationView
+from backupd.control import BlobReply, OperationStatus, OperationView
 from backupd.errors import DaemonUnreachable
 from tests.world.service import operation
 
@@ -53,6 +53,14 @@ def test_whatever_answers_that_is_no_backupd_is_told(tmp_path: Path, answer: byt
     """Another server, another version or a daemon that dies while answering is one clear error, exit 69."""
     with answering(tmp_path / "s", answer), pytest.raises(DaemonUnreachable):
         Daemon(str(tmp_path / "s")).command(STATUS, {})
+
+
+@pytest.mark.parametrize("size", [4, 6])
+def test_a_content_of_another_size_is_broken(tmp_path: Path, size: int):
+    """A content that is not as long as was said is never taken for complete."""
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+    with answering(tmp_path / "s", answer), pytest.raises(BrokenContent, match=f"5 of {size} bytes"):
+        list(Daemon(str(tmp_path / "s")).blob(BlobReply(digest="d", size=size)))
 
 
 def test_a_silent_daemon_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
