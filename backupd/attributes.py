@@ -2,9 +2,9 @@
 
 A setting may be stored at several levels; the most specific one holds: default, then global, server, COS
 and account. `resolve` is that rule, and pure. `Settings` keeps what is stored in memory and writes changes
-through to its `AttributeStorage`, so that asking costs nothing and a change counts at once. Names are found without
-regard to case; an unknown name, a level that an attribute does not have and a value that does not fit are
-`UsageError`s that name what is valid. docs/attributes.md is this table for readers.
+through to its `AttributeStorage`, so that asking costs nothing and a change counts at once. Names are found
+without regard to case; an unknown name, a level that an attribute does not have and a value that does not
+fit are `UsageError`s that name what is valid. docs/attributes.md is this table for readers.
 """
 
 from __future__ import annotations
@@ -153,8 +153,9 @@ class Settings:
 
     `given` holds values known from elsewhere (the configuration file), over which stored ones win; they are
     shown as set at their place. `elsewhere` keeps attributes that can't lie in the storage itself (the Backup
-    Path): it is called with the new value, or None to forget it, in place of the storage. A stored value that no longer fits its attribute (another version wrote it) is left out and named in
-    `refused`; it stays in the storage.
+    Path): it is called with the new value, or None to forget it, in place of the storage. A stored value
+    that no longer fits its attribute (another version wrote it) is left out and named in `refused`; it stays
+    in the storage.
     """
 
     def __init__(

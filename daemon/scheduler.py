@@ -1,0 +1,166 @@
+"""The scheduler: when jobs run by themselves, as cron patterns in the machine's local time.
+
+A job that was due while the machine slept, or while its clock was set forward past the time, is not made up
+for: the missed run is counted, logged and shown, and the next one is awaited. A clock set back by less than
+`BACKWARD` runs nothing twice; set back further, times are reckoned anew. Across changes of daylight saving
+time a daily job runs once a day, as Debian's cron does: a time that does not exist moves to the first one
+that does, a time that exists twice counts the first time. Waiting is cut into pieces of `LOOK_SECONDS`,
+because timers do not count the time a machine was suspended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime, timedelta, tzinfo
+from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import msgspec
+import structlog
+from cronsim import CronSim
+
+from backupd.attributes import why_no_pattern
+from backupd.clock import Clock
+from backupd.errors import BackupdError, UsageError
+
+LOOK_SECONDS = 30.0
+LATE = timedelta(seconds=120)
+"""A run that is noticed later than this after its time was missed."""
+BACKWARD = timedelta(hours=3)
+JOBS_MAX = 100
+
+log = structlog.get_logger(__name__)
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """A job with a time of its own. Moments are UTC; `next` None: never (disabled, or no day fits)."""
+
+    name: str
+    pattern: str
+    enabled: bool = True
+    next: datetime | None = None
+    last: datetime | None = None
+    missed: int = 0
+    last_missed: datetime | None = None
+
+
+def next_run(pattern: str, after: datetime, zone: tzinfo) -> datetime | None:
+    """Return the first moment later than `after` that a pattern names in a zone, None if there is none."""
+    for run in CronSim(pattern, after.astimezone(zone)):
+        moment = run.astimezone(UTC)
+        # In the second of two equal hours, cron's arithmetic without zones offers a time of the first.
+        if moment > after:
+            return moment
+    return None
+
+
+def local_zone(environ: Mapping[str, str] | None = None, localtime: Path = Path("/etc/localtime")) -> tzinfo:
+    """Return the machine's time zone with its rules: `TZ`, else /etc/localtime, else UTC."""
+    name = (os.environ if environ is None else environ).get("TZ", "").removeprefix(":")
+    if name:
+        try:
+            if name.startswith("/"):
+                with Path(name).open("rb") as file:
+                    return ZoneInfo.from_file(file, key=name)
+            return ZoneInfo(name)
+        except (ZoneInfoNotFoundError, OSError, ValueError) as error:
+            log.warning("time_zone_unknown", zone=name, reason=str(error))
+            return UTC
+    try:
+        with localtime.open("rb") as file:
+            return ZoneInfo.from_file(file, key=str(localtime))
+    except (OSError, ValueError):
+        return UTC
+
+
+class Scheduler:
+    """Starts jobs at their times. `start` gets a job's name and returns once it is queued."""
+
+    def __init__(
+        self, start: Callable[[str], Awaitable[object]], *, clock: Clock, zone: tzinfo | None = None
+    ) -> None:
+        self._start = start
+        self._clock = clock
+        self._zone = local_zone() if zone is None else zone
+        self._jobs: dict[str, Job] = {}
+        self._latest = clock.now()
+        self._changed = asyncio.Event()
+
+    @property
+    def jobs(self) -> list[Job]:
+        """All jobs, in the order in which they were set."""
+        return list(self._jobs.values())
+
+    def set(self, name: str, pattern: str, *, enabled: bool = True) -> Job:
+        """Set a job or change its time, at once. Raises `UsageError` for what is no cron pattern."""
+        if enabled or pattern:
+            refused = why_no_pattern(pattern)
+            if refused:
+                raise UsageError(f"{name} can't run at {pattern!r}: {refused}", hint='such as "0 4 * * *"')
+        assert name in self._jobs or len(self._jobs) < JOBS_MAX
+        job = self._jobs.get(name) or Job(name=name, pattern=pattern)
+        unchanged = job.next is not None and (job.pattern, job.enabled) == (pattern, enabled)
+        if not unchanged:
+            when = next_run(pattern, self._clock.now(), self._zone) if enabled else None
+            job = msgspec.structs.replace(job, pattern=pattern, enabled=enabled, next=when)
+            log.info("job_scheduled", job=name, pattern=pattern, enabled=enabled, next=when)
+        self._jobs[name] = job
+        self._changed.set()
+        return job
+
+    def remove(self, name: str) -> None:
+        """Forget a job; nothing happens where there is none."""
+        self._jobs.pop(name, None)
+
+    async def run(self) -> None:
+        """Start jobs at their times until cancelled."""
+        while True:
+            await self._look()
+            self._changed.clear()
+            await self._wait(self._seconds_to_wait())
+
+    async def _look(self) -> None:
+        now = self._clock.now()
+        if self._latest - now > BACKWARD:
+            log.warning("clock_set_back", seconds=(self._latest - now).total_seconds())
+            for job in self.jobs:
+                self._await_next(job, now)
+            self._latest = now
+        self._latest = max(self._latest, now)
+        for job in self.jobs:
+            if job.next is None or job.next > now:
+                continue
+            if now - job.next > LATE:
+                log.warning("run_missed", job=job.name, due=job.next)
+                missed = msgspec.structs.replace(job, missed=job.missed + 1, last_missed=job.next)
+                self._await_next(missed, now)
+                continue
+            self._await_next(msgspec.structs.replace(job, last=now), now)
+            await self._begin(job)
+
+    async def _begin(self, job: Job) -> None:
+        log.info("job_due", job=job.name, due=job.next)
+        try:
+            await self._start(job.name)
+        except BackupdError as error:
+            log.error("job_not_started", job=job.name, reason=str(error))
+
+    def _await_next(self, job: Job, now: datetime) -> None:
+        when = next_run(job.pattern, now, self._zone) if job.enabled else None
+        self._jobs[job.name] = msgspec.structs.replace(job, next=when)
+
+    def _seconds_to_wait(self) -> float:
+        now = self._clock.now()
+        due = [(job.next - now).total_seconds() for job in self._jobs.values() if job.next is not None]
+        return min([LOOK_SECONDS, *(max(seconds, 0.0) for seconds in due)])
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait for a time or for a change of the jobs, whatever comes first."""
+        async with asyncio.TaskGroup() as group:
+            change = group.create_task(self._changed.wait(), name="schedule change")
+            timer = group.create_task(self._clock.sleep(seconds), name="schedule timer")
+            await asyncio.wait({change, timer}, return_when=asyncio.FIRST_COMPLETED)
+            change.cancel()
+            timer.cancel()
