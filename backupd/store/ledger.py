@@ -1,0 +1,338 @@
+"""Ledger: the few facts that no history holds (`state.sqlite`), each durable when its method returns.
+
+Attributes that were set, operations, gaps, photographs that wait, publishers' last counts, and what restores
+have put back. Small, authoritative, part of the daily dump. Any thread may call; `batch` makes many calls one
+transaction. A waiting change is removed only after the checkpoint that made its state durable.
+
+Raises `SpaceExhausted` or `OSError` where the disk does, and `BackupPathRefused` at open for a file that is
+damaged or of a newer version: unlike the index it can't be rebuilt.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from backupd import durable
+from backupd.clock import microseconds, moment
+from backupd.errors import BackupPathRefused
+from backupd.items import ItemKey, Kind
+from backupd.store import database
+
+APPLICATION = 0x62_6B_75_6C
+VERSION = 1
+_SCHEMA = """
+CREATE TABLE attributes (
+    level TEXT NOT NULL, scope TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL,
+    PRIMARY KEY (level, scope, name)) WITHOUT ROWID;
+CREATE TABLE operations (
+    place INTEGER PRIMARY KEY AUTOINCREMENT, uuid TEXT NOT NULL UNIQUE,
+    status TEXT NOT NULL, facts TEXT NOT NULL);
+CREATE INDEX operations_by_status ON operations (status);
+CREATE TABLE gaps (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, account TEXT NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL,
+    opened INTEGER NOT NULL, closed INTEGER);
+CREATE INDEX gaps_open ON gaps (account) WHERE closed IS NULL;
+CREATE TABLE waiting (
+    account TEXT NOT NULL, kind TEXT NOT NULL, item TEXT NOT NULL,
+    sequence INTEGER NOT NULL, change TEXT NOT NULL,
+    attempts INTEGER NOT NULL, next_try INTEGER NOT NULL, reason TEXT NOT NULL,
+    PRIMARY KEY (account, kind, item)) WITHOUT ROWID;
+CREATE INDEX waiting_by_time ON waiting (next_try);
+CREATE TABLE numbers (
+    source TEXT NOT NULL, account TEXT NOT NULL, number INTEGER NOT NULL,
+    PRIMARY KEY (source, account)) WITHOUT ROWID;
+CREATE TABLE restored (
+    account TEXT NOT NULL, item TEXT NOT NULL, state INTEGER NOT NULL, target TEXT NOT NULL,
+    new_item TEXT NOT NULL,
+    PRIMARY KEY (account, item, state, target)) WITHOUT ROWID;
+"""
+
+
+class SetAttribute(msgspec.Struct, frozen=True):
+    """An attribute set on a scope of a level (`global`, `server`, `cos`, `account`)."""
+
+    level: str
+    scope: str
+    name: str
+    value: Any
+
+
+class StoredOperation(msgspec.Struct, frozen=True):
+    """An operation as it is kept: `facts` is its JSON, `place` grows with submission."""
+
+    uuid: str
+    status: str
+    facts: bytes
+    place: int
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """A stretch in which changes of an account (empty: of the whole server) may have been missed."""
+
+    id: int
+    account: str
+    reason: str
+    detail: str
+    opened: datetime
+    closed: datetime | None
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """A change whose photograph could not be taken yet. `change` is its JSON."""
+
+    key: ItemKey
+    sequence: int
+    change: bytes
+    attempts: int
+    next_try: datetime
+    reason: str
+
+
+class Ledger:
+    """The facts of one `state.sqlite`."""
+
+    def __init__(self, path: Path, *, writable: bool = True) -> None:
+        """Open or create. Raises `BackupPathRefused`, `SpaceExhausted`, `OSError`."""
+        self._path = path
+        self._lock = threading.RLock()
+        self._is_batch = False
+        self._connection = _open(path, writable=writable)
+
+    def close(self) -> None:
+        """Close the database; everything is durable already."""
+        with self._lock:
+            self._connection.close()
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Make everything done inside one transaction, durable at its end; an error undoes all of it.
+
+        Other threads wait meanwhile. Batches nest.
+        """
+        with self._lock, database.disk_errors_told(self._path):
+            if self._is_batch:
+                yield
+                return
+            durable.step("ledger.begin")
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._is_batch = True
+            try:
+                yield
+                durable.step("ledger.commit")
+                self._connection.execute("COMMIT")
+                durable.step("ledger.committed")
+            finally:
+                self._is_batch = False
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+
+    def attributes(self) -> list[SetAttribute]:
+        """Return everything set, by level, scope and name."""
+        rows = self._rows("SELECT level, scope, name, value FROM attributes ORDER BY level, scope, name")
+        return [
+            SetAttribute(level, scope, name, msgspec.json.decode(text)) for level, scope, name, text in rows
+        ]
+
+    def set_attribute(self, level: str, scope: str, name: str, value: Any) -> None:
+        """Set an attribute on a scope; the value is anything JSON holds."""
+        text = msgspec.json.encode(value).decode()
+        self._write("INSERT OR REPLACE INTO attributes VALUES (?, ?, ?, ?)", (level, scope, name, text))
+
+    def unset_attribute(self, level: str, scope: str, name: str) -> bool:
+        """Remove what was set, so that it is inherited again; False if nothing was."""
+        statement = "DELETE FROM attributes WHERE level = ? AND scope = ? AND name = ?"
+        return self._write(statement, (level, scope, name)) > 0
+
+    def put_operation(self, uuid: str, status: str, facts: bytes) -> None:
+        """Keep an operation: a new one behind all others, a known one in its place."""
+        self._write(
+            "INSERT INTO operations (uuid, status, facts) VALUES (?, ?, ?)"
+            " ON CONFLICT (uuid) DO UPDATE SET status = excluded.status, facts = excluded.facts",
+            (uuid, status, facts.decode()),
+        )
+
+    def operation(self, uuid: str) -> StoredOperation | None:
+        """Return an operation, None if it is not known."""
+        found = self._operations("WHERE uuid = ?", (uuid,))
+        return found[0] if found else None
+
+    def operations(self, status: str | None = None, *, limit: int = 10_000) -> list[StoredOperation]:
+        """Return operations in order of submission, the newest `limit` of them."""
+        where = "" if status is None else "WHERE status = ?"
+        parameters = () if status is None else (status,)
+        return self._operations(f"{where} ORDER BY place DESC LIMIT {int(limit)}", parameters)[::-1]
+
+    def remove_operations(self, uuids: Iterable[str]) -> None:
+        """Forget operations."""
+        with self.batch():
+            self._connection.executemany("DELETE FROM operations WHERE uuid = ?", ((one,) for one in uuids))
+
+    def open_gap(self, account: str, reason: str, detail: str, when: datetime) -> Gap:
+        """Open a gap, or return the open one of the same account and reason."""
+        with self.batch():
+            for gap in self._gaps("WHERE closed IS NULL AND account = ? AND reason = ?", (account, reason)):
+                return gap
+            statement = "INSERT INTO gaps (account, reason, detail, opened) VALUES (?, ?, ?, ?) RETURNING id"
+            row = self._connection.execute(
+                statement, (account, reason, detail, microseconds(when))
+            ).fetchone()
+            return Gap(row[0], account, reason, detail, when, None)
+
+    def close_gap(self, gap: int, when: datetime) -> bool:
+        """Close a gap; False if it is not open."""
+        statement = "UPDATE gaps SET closed = ? WHERE id = ? AND closed IS NULL"
+        return self._write(statement, (microseconds(when), gap)) > 0
+
+    def gaps(self, *, account: str | None = None, is_open: bool | None = True) -> list[Gap]:
+        """Return gaps, oldest first: of one account (alone) or all; open ones, closed ones or both."""
+        where = {True: "closed IS NULL", False: "closed IS NOT NULL", None: "1"}[is_open]
+        if account is None:
+            return self._gaps(f"WHERE {where}", ())
+        return self._gaps(f"WHERE {where} AND account = ?", (account,))
+
+    def put_waiting(self, waiting: Waiting) -> None:
+        """Keep a change that waits; of one item only the newest waits."""
+        key = waiting.key
+        self._write(
+            "INSERT OR REPLACE INTO waiting VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                key.account,
+                key.kind.value,
+                key.item,
+                waiting.sequence,
+                waiting.change.decode(),
+                waiting.attempts,
+                microseconds(waiting.next_try),
+                waiting.reason,
+            ),
+        )
+
+    def remove_waiting(self, key: ItemKey, through: int) -> bool:
+        """Remove what waits for an item, unless it is newer than `through`; False if nothing went."""
+        statement = "DELETE FROM waiting WHERE account = ? AND kind = ? AND item = ? AND sequence <= ?"
+        return self._write(statement, (key.account, key.kind.value, key.item, through)) > 0
+
+    def waiting(self, key: ItemKey) -> Waiting | None:
+        """Return what waits for an item."""
+        parameters = (key.account, key.kind.value, key.item)
+        found = self._waiting("WHERE account = ? AND kind = ? AND item = ?", parameters)
+        return found[0] if found else None
+
+    def waiting_due(self, now: datetime, *, limit: int) -> list[Waiting]:
+        """Return what is to be tried by now, longest due first."""
+        return self._waiting("WHERE next_try <= ? ORDER BY next_try LIMIT ?", (microseconds(now), limit))
+
+    def waiting_after(self, key: ItemKey | None, *, limit: int) -> list[Waiting]:
+        """Return what waits, ordered by item, behind one of them: all of it in pages."""
+        after = ("", "", "") if key is None else (key.account, key.kind.value, key.item)
+        where = "WHERE (account, kind, item) > (?, ?, ?) ORDER BY account, kind, item LIMIT ?"
+        return self._waiting(where, (*after, limit))
+
+    def waiting_count(self) -> int:
+        """Return how many items wait."""
+        return int(self._rows("SELECT count(*) FROM waiting")[0][0])
+
+    def number(self, source: str, account: str) -> int | None:
+        """Return a publisher's last count for an account."""
+        rows = self._rows("SELECT number FROM numbers WHERE source = ? AND account = ?", (source, account))
+        return rows[0][0] if rows else None
+
+    def numbers(self) -> dict[tuple[str, str], int]:
+        """Return all last counts by (source, account)."""
+        rows = self._rows("SELECT source, account, number FROM numbers")
+        return {(source, account): number for source, account, number in rows}
+
+    def set_numbers(self, numbers: Mapping[tuple[str, str], int]) -> None:
+        """Keep last counts by (source, account)."""
+        with self.batch():
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO numbers VALUES (?, ?, ?)",
+                ((source, account, number) for (source, account), number in numbers.items()),
+            )
+
+    def restored(self, account: str, item: str, transaction: int, target: str) -> str | None:
+        """Return the new id that a restore of this state to `target` (account and folder, as text) got."""
+        rows = self._rows(
+            "SELECT new_item FROM restored WHERE account = ? AND item = ? AND state = ? AND target = ?",
+            (account, item, transaction, target),
+        )
+        return rows[0][0] if rows else None
+
+    def set_restored(self, account: str, item: str, transaction: int, target: str, new_item: str) -> None:
+        """Keep that a state was restored to `target`, and as which item."""
+        self._write(
+            "INSERT OR REPLACE INTO restored VALUES (?, ?, ?, ?, ?)",
+            (account, item, transaction, target, new_item),
+        )
+
+    def copy_to(self, path: Path) -> None:
+        """Write a consistent copy, for the daily dump. Raises `SpaceExhausted`, `OSError`."""
+        with self._lock, database.disk_errors_told(path):
+            target = sqlite3.connect(path)
+            try:
+                self._connection.backup(target)
+            finally:
+                target.close()
+            path.chmod(0o600)
+
+    def _operations(self, where: str, parameters: tuple[Any, ...]) -> list[StoredOperation]:
+        rows = self._rows(f"SELECT uuid, status, facts, place FROM operations {where}", parameters)  # noqa: S608 - constants
+        return [StoredOperation(uuid, status, facts.encode(), place) for uuid, status, facts, place in rows]
+
+    def _gaps(self, where: str, parameters: tuple[Any, ...]) -> list[Gap]:
+        query = f"SELECT id, account, reason, detail, opened, closed FROM gaps {where} ORDER BY id"  # noqa: S608 - constants
+        return [
+            Gap(gap, account, reason, detail, moment(opened), None if closed is None else moment(closed))
+            for gap, account, reason, detail, opened, closed in self._rows(query, parameters)
+        ]
+
+    def _waiting(self, where: str, parameters: tuple[Any, ...]) -> list[Waiting]:
+        columns = "account, kind, item, sequence, change, attempts, next_try, reason"
+        return [
+            Waiting(
+                ItemKey(account, Kind(kind), item), sequence, change.encode(), attempts, moment(due), reason
+            )
+            for account, kind, item, sequence, change, attempts, due, reason in self._rows(
+                f"SELECT {columns} FROM waiting {where}",  # noqa: S608 - constants
+                parameters,
+            )
+        ]
+
+    def _rows(self, query: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        with self._lock, database.disk_errors_told(self._path):
+            return self._connection.execute(query, parameters).fetchall()
+
+    def _write(self, statement: str, parameters: tuple[Any, ...]) -> int:
+        with self.batch():
+            return self._connection.execute(statement, parameters).rowcount
+
+
+def _open(path: Path, *, writable: bool) -> sqlite3.Connection:
+    try:
+        with database.disk_errors_told(path):
+            connection = database.connect(path, writable=writable)
+            application, version = database.versions(connection)
+            if (application, version) == (0, 0) and writable:
+                database.create(connection, _SCHEMA, APPLICATION, VERSION)
+                return connection
+    except sqlite3.DatabaseError as error:
+        raise _refused(path, f"can't be read: {error}", "put back the copy of the daily dump") from error
+    if application != APPLICATION:
+        connection.close()
+        raise _refused(path, "is no ledger of backupd", "put back the copy of the daily dump")
+    if version > VERSION:
+        connection.close()
+        raise _refused(path, f"has version {version}", "use the newer backupd that wrote it")
+    return connection
+
+
+def _refused(path: Path, reason: str, hint: str) -> BackupPathRefused:
+    return BackupPathRefused(f"{path} {reason}", hint=hint, path=str(path))
