@@ -9,6 +9,7 @@ threads; work on one account is serialised, so that ids are given once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -20,9 +21,13 @@ from backupd.appservers.base import Account, DirectoryEntry, Listing, Reading, W
 from backupd.appservers.directory_reader import DirectoryReader, Locator, real_root
 from backupd.appservers.identity import Identity, Row
 from backupd.appservers.listing import Lister, derived_item_id, folder_directory
+from backupd.appservers.live import Tracker
+from backupd.appservers.live_changes import Teller
+from backupd.appservers.live_folders import LiveFolders
 from backupd.appservers.matching import Seen, match
 from backupd.appservers.naming import raw, shown
 from backupd.appservers.registry import Place, Registry
+from backupd.appservers.watching import watch_tree
 from backupd.clock import Clock
 from backupd.errors import AppServerRefused, AppServerUnavailable, ItemVanished
 from backupd.items import AREA_OF_KIND, SERVER_KINDS, Area, ItemKey, Kind
@@ -69,9 +74,24 @@ class DirectoryServer:
         """Return a blocking reader that can be pickled."""
         return DirectoryReader(self._root)
 
-    def watch(self) -> AsyncIterator[Watched]:
+    async def watch(self) -> AsyncIterator[Watched]:
         """Yield what happens, in batches (`AppServer.watch`)."""
-        raise AppServerRefused("watching is not built yet")
+        tracker = await asyncio.to_thread(self._tracker)
+        async with contextlib.aclosing(watch_tree(self._root, tracker, self._clock)) as batches:
+            async for watched in batches:
+                yield watched
+
+    def _tracker(self) -> Tracker:
+        teller = Teller(self._reader, self._clock)
+        folders = LiveFolders(
+            self._root,
+            lister=self._lister,
+            identity=self._identity,
+            teller=teller,
+            places=self._look_for_places,
+            lock=self._lock,
+        )
+        return Tracker(self._root, identity=self._identity, folders=folders, teller=teller, lock=self._lock)
 
     def configuration(self) -> Iterator[tuple[str, Path | bytes]]:
         """Yield the TOML files of accounts, domains, COS and lists."""

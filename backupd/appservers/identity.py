@@ -89,6 +89,17 @@ class Identity:
                 )
         return found
 
+    def of_account(self, account: str) -> list[Row]:
+        """Return everything known of an account."""
+        with self._lock:
+            return [
+                Row._make(row)
+                for row in self._connection.execute(
+                    f"SELECT {_COLUMNS} FROM items WHERE account=?",  # noqa: S608 - constant columns
+                    (account,),
+                )
+            ]
+
     def all_ids(self, account: str) -> set[str]:
         """Return every id given in an account."""
         with self._lock:

@@ -46,8 +46,20 @@ ROUNDS_MAX = 4
 ASKED_SINGLY_MAX = 20
 """Above so many new items all ids of the account are loaded at once instead of asked for singly."""
 KnownRows = dict[FolderKey, dict[str, Row]]
-Move = tuple[str, str, str]
-"""Area, folder of before, folder of now."""
+
+
+class Comparison(NamedTuple):
+    """A listing, and what was known of the listed folders before it and is known now.
+
+    `directories` tells where the listed folders lie below the root.
+    """
+
+    listing: Listing
+    before: list[Row]
+    now: list[Row]
+    folders_before: list[FolderRow]
+    folders_now: list[FolderRow]
+    directories: dict[FolderKey, str]
 
 
 class _Scanned(NamedTuple):
@@ -68,11 +80,15 @@ class Lister:
 
     def list_account(self, account: str, path: str, since: str | None) -> Listing:
         """Return a listing of the account at `path`. Raises `AppServerUnavailable`."""
+        return self.compare_account(account, path, since).listing
+
+    def compare_account(self, account: str, path: str, since: str | None) -> Comparison:
+        """Return a listing with what was known before and is known now. Raises `AppServerUnavailable`."""
         survey = survey_account(self._root, path)
         known = fingerprints_of(since)
         scope = set(survey) if known is None else changed_since(survey, known)
         if known is not None and not scope:
-            return Listing(scope=frozenset(), items=(), cursor=since or "")
+            return Comparison(Listing(scope=frozenset(), items=(), cursor=since or ""), [], [], [], [], {})
         folder_rows = self._identity.folders(account)
         if known is None:
             scope |= {(Area(row.area), row.folder) for row in folder_rows}
@@ -89,15 +105,22 @@ class Lister:
                 break
             rows |= self._rows(account, waiting - scope)
             scope |= waiting
-        items, moves = self._matched(account, rows, scanned)
-        folders = self._folders(account, survey, folder_rows, rows, moves)
+        items, matches = self._matched(account, rows, scanned)
+        folders = self._folders(account, survey, folder_rows, rows, matches)
         # What still moved in the last round is left out of the cursor: the next listing looks again.
         # A fingerprint from before the scan: one that could not be trusted then can't be now.
         calm = {key: scanned.before.get(key, found) for key, found in survey.items() if key not in waiting}
-        return Listing(
-            scope=None if known is None else frozenset(scope),
-            items=[*folders, *items],
-            cursor=cursor_of(calm),
+        return Comparison(
+            listing=Listing(
+                scope=None if known is None else frozenset(scope),
+                items=[*map(listed_folder, folders), *items],
+                cursor=cursor_of(calm),
+            ),
+            before=[row for folder in rows.values() for row in folder.values()],
+            now=[one.row for one in matches],
+            folders_before=folder_rows,
+            folders_now=folders,
+            directories=scanned.directories,
         )
 
     def _rows(self, account: str, keys: Iterable[FolderKey]) -> KnownRows:
@@ -130,9 +153,9 @@ class Lister:
 
     def _matched(
         self, account: str, rows: KnownRows, scanned: _Scanned
-    ) -> tuple[list[ListedItem], set[Move]]:
+    ) -> tuple[list[ListedItem], list[Match]]:
         items: list[ListedItem] = []
-        moves: set[Move] = set()
+        kept: list[Match] = []
         forgotten: list[Row] = []
         changed: list[Row] = []
         for area in Area:
@@ -150,15 +173,11 @@ class Lister:
             )
             listed, matches = self._listed(area, matches, scanned)
             items += listed
-            moves |= {
-                (area.value, one.origin.folder, one.row.folder)
-                for one in matches
-                if one.origin is not None and one.origin.folder != one.row.folder
-            }
+            kept += matches
             forgotten += gone
             changed += [one.row for one in matches if one.row != one.origin]
         self._identity.save(account, gone=forgotten, seen=changed)
-        return items, moves
+        return items, kept
 
     def _id_checker(self, account: str, new: int, given: Sequence[Row]) -> Callable[[str], bool]:
         """Return what tells whether an id is taken, also by one of `given`, which are not saved yet."""
@@ -204,8 +223,13 @@ class Lister:
             return None
 
     def _folders(
-        self, account: str, survey: Survey, known: list[FolderRow], rows: KnownRows, moves: set[Move]
-    ) -> list[ListedItem]:
+        self, account: str, survey: Survey, known: list[FolderRow], rows: KnownRows, matches: list[Match]
+    ) -> list[FolderRow]:
+        moves = {
+            (one.row.area, one.origin.folder, one.row.folder)
+            for one in matches
+            if one.origin is not None and one.origin.folder != one.row.folder
+        }
         inhabited = {(area.value, folder) for (area, folder), inside in rows.items() if inside}
         matched = match_folders(
             known,
@@ -215,15 +239,7 @@ class Lister:
         )
         if set(matched) != set(known):
             self._identity.save_folders(account, matched)
-        return [
-            ListedItem(
-                kind=Kind.FOLDER,
-                item=row.id,
-                metadata=folder_metadata(row.area, row.folder),
-                content_fixed=True,
-            )
-            for row in matched
-        ]
+        return matched
 
     def folder_id(self, account: str, path: str, area: Area, folder: str) -> str:
         """Return the id of a folder that is there, giving it one where it has none."""
@@ -286,6 +302,12 @@ def derived_item_id(account: str, one: Seen) -> str:
     if one.area == Area.FILES:
         return derived_id(account, one.area, one.folder, one.base)
     return stem_of(Area(one.area), one.base)
+
+
+def listed_folder(row: FolderRow) -> ListedItem:
+    """Return a folder as a listing carries it."""
+    metadata = folder_metadata(row.area, row.folder)
+    return ListedItem(kind=Kind.FOLDER, item=row.id, metadata=metadata, content_fixed=True)
 
 
 def folder_metadata(area: str, folder: str) -> dict[str, Any]:

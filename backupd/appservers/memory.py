@@ -223,6 +223,7 @@ class MemoryServer:
         here = self._account(account)
         identifier = f"item-{next(self._numbers)}"
         moment = written(when or self._clock.now())
+        listed: dict[str, Any]
         if kind is Kind.MESSAGE:
             listed = {"folder": folder, "flags": sorted(flags), "tags": sorted(tags), "received": moment}
         else:
