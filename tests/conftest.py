@@ -1,0 +1,76 @@
+"""What all tests share: real servers or a reason why not, the machine's own switches, and a clock to own.
+
+A test that talks to a real server carries `@pytest.mark.server("package")`, with the Debian package that
+brings it. Where a program of that package is missing the test is skipped and says what to install; with `CI`
+in the environment it fails instead, so that nothing goes untested there unnoticed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from backupd import durable
+from tests.world.clocks import FakeClock
+
+PROGRAMS_OF_PACKAGE = {
+    "mosquitto": ("mosquitto",),
+    "dovecot-imapd": ("dovecot", "doveadm", "/usr/lib/dovecot/imap"),
+    "dovecot-lmtpd": ("dovecot", "/usr/lib/dovecot/lmtp"),
+    "restic": ("restic",),
+    "borgbackup": ("borg",),
+}
+"""What must be there for a package to count as installed."""
+
+SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
+
+
+def missing_program(package: str) -> str:
+    """Return the first program of a package that this machine does not have, or an empty text."""
+    for program in PROGRAMS_OF_PACKAGE[package]:
+        if shutil.which(program, path=SEARCH_PATH) is None:
+            return program
+    return ""
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose server is missing, or fail it in CI."""
+    for mark in item.iter_markers("server"):
+        for package in mark.args:
+            program = missing_program(package)
+            if not program:
+                continue
+            reason = f"{program} is missing: apt-get install {package}"
+            if os.environ.get("CI"):
+                pytest.fail(reason, pytrace=False)
+            pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch: pytest.MonkeyPatch):
+    """Keep the machine's settings of the service out of the tests, and no fault point armed after one."""
+    for name in (
+        "NOTIFY_SOCKET",
+        "WATCHDOG_USEC",
+        "WATCHDOG_PID",
+        "BACKUPD_SOCKET",
+        "BACKUPD_BROKER_PASSWORD",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    yield
+    durable.observe_steps(None)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Return a clock that the test moves."""
+    return FakeClock()
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Return the root of the source tree."""
+    return Path(__file__).resolve().parent.parent
