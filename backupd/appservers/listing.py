@@ -147,8 +147,8 @@ class Lister:
             return
         kind = Kind.DOCUMENT.value if area is Area.FILES else ""
         scanned.files[key] = [
-            Seen(area.value, folder, shown(file.name), file.inode, file.size, file.mtime, kind, file.name)
-            for file in found.tree.files
+            Seen(area.value, folder, name, file.inode, file.size, file.mtime, kind, name)
+            for file, name in ((file, shown(file.name)) for file in found.tree.files)
         ]
 
     def _matched(
