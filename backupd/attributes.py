@@ -69,13 +69,28 @@ class Resolved(msgspec.Struct, frozen=True, kw_only=True):
     level: Level | None
 
 
-class Stored(msgspec.Struct, frozen=True):
+class Stored(Protocol):
     """One stored setting; `scope` is the id of the server, COS or account, empty at the global level."""
 
-    level: str
-    scope: str
-    name: str
-    value: Any
+    @property
+    def level(self) -> str:
+        """The level's name."""
+        ...
+
+    @property
+    def scope(self) -> str:
+        """Whose setting it is."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """The attribute."""
+        ...
+
+    @property
+    def value(self) -> Any:
+        """The value, as JSON has it."""
+        ...
 
 
 class AttributeStorage(Protocol):
@@ -89,7 +104,7 @@ class AttributeStorage(Protocol):
         """Store a setting in place of an older one."""
         ...
 
-    def unset_attribute(self, level: str, scope: str, name: str) -> None:
+    def unset_attribute(self, level: str, scope: str, name: str) -> object:
         """Remove a setting; nothing happens where there is none."""
         ...
 

@@ -289,8 +289,11 @@ def _config_of(table: Mapping[str, Any], path: Path, environ: Mapping[str, str],
     defaults = _defaults(environ, service=service)
     sections: dict[str, Any] = {}
     for name, struct in SECTIONS.items():
-        given = table.get(name, {})
-        sections[name] = _section_of(name, struct, given, defaults.get(name, {}), path)
+        values = _values_of(name, struct, table.get(name, {}), path)
+        sections[name] = {**defaults.get(name, {}), **values}
+    # What is wrong is told before what is missing.
+    for name, struct in SECTIONS.items():
+        sections[name] = _made(name, struct, sections[name], path)
     return Config(file=path, **sections)
 
 
@@ -302,24 +305,27 @@ def _section_with(key: str) -> str:
     return ""
 
 
-def _section_of(
-    section: str,
-    struct: type[msgspec.Struct],
-    given: Mapping[str, Any],
-    defaults: Mapping[str, Any],
-    path: Path,
-) -> msgspec.Struct:
+def _values_of(
+    section: str, struct: type[msgspec.Struct], given: Mapping[str, Any], path: Path
+) -> dict[str, Any]:
     fields = {field.name: field for field in msgspec.structs.fields(struct)}
-    values = dict(defaults)
+    values = {}
     for key, value in given.items():
         if key not in fields:
             raise ConfigError(
                 f"{path}: unknown key {section}.{key}", hint=did_you_mean(key, fields, what="key")
             )
         values[key] = _value_of(f"{section}.{key}", fields[key].type, value, path)
-    for key, field in fields.items():
-        if field.required and key not in values:
-            raise ConfigError(f"{path}: {section}.{key} is missing", hint=f"it is {_expected(field.type)}")
+    return values
+
+
+def _made(
+    section: str, struct: type[msgspec.Struct], values: Mapping[str, Any], path: Path
+) -> msgspec.Struct:
+    for field in msgspec.structs.fields(struct):
+        if field.required and field.name not in values:
+            key = f"{section}.{field.name}"
+            raise ConfigError(f"{path}: {key} is missing", hint=f"it is {_expected(field.type)}")
     return struct(**values)
 
 

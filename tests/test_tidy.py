@@ -81,6 +81,10 @@ def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+def none_of(found: list[str]) -> None:
+    assert not found, "\n" + "\n".join(found)
+
+
 def definitions() -> Iterator[tuple[Path, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]]:
     for path, tree in TREES.items():
         for node in ast.walk(tree):
@@ -108,18 +112,18 @@ def test_functions_are_short() -> None:
         if not isinstance(node, ast.ClassDef)
         and (lines := (node.end_lineno or node.lineno) - node.lineno + 1) > FUNCTION_LINES_MAX
     ]
-    assert long == []
+    none_of(long)
 
 
 def test_lines_are_short() -> None:
-    """No line of source is longer than its limit, a lint exception with its reason at its end not counted."""
+    """No line of source is longer than its limit, not counting a lint exception at its end."""
     long = [
         f"{name_of(path)}:{number}"
         for path in SOURCES
         for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
         if len(PRAGMA.sub("", line)) > LINE_CHARACTERS_MAX
     ]
-    assert long == []
+    none_of(long)
 
 
 def test_every_module_says_what_it_is_for() -> None:
@@ -131,7 +135,7 @@ def test_every_module_says_what_it_is_for() -> None:
         first = (ast.get_docstring(tree) or "").split("\n")[0]
         if len(first) < DOCSTRING_CHARACTERS_MIN or path.stem.replace("_", " ") == first.lower().rstrip("."):
             mute.append(f"{name_of(path)}: {first!r}")
-    assert mute == []
+    none_of(mute)
 
 
 def words_of(identifier: str) -> set[str]:
@@ -154,7 +158,7 @@ def test_names_say_something() -> None:
             for argument in arguments
             if words_of(argument.arg) & (VAGUE - FROM_ELSEWHERE)
         ]
-    assert vague == []
+    none_of(vague)
 
 
 def imports() -> Iterator[tuple[Path, int, str]]:
@@ -176,7 +180,7 @@ def test_nothing_is_mocked() -> None:
         for path, node in definitions()
         if not isinstance(node, ast.ClassDef) and any(one.arg == "mocker" for one in node.args.args)
     ]
-    assert found + mocker == []
+    none_of(found + mocker)
 
 
 def test_tasks_belong_to_a_group() -> None:
@@ -192,7 +196,7 @@ def test_tasks_belong_to_a_group() -> None:
             waits = called == "asyncio.sleep" and name_of(path) not in SLEEPERS
             if waits and not name_of(path).startswith("tests/"):
                 loose.append(f"{name_of(path)}:{node.lineno} {called}")
-    assert loose == []
+    none_of(loose)
 
 
 def test_nothing_tells_of_a_workplace() -> None:
@@ -205,21 +209,28 @@ def test_nothing_tells_of_a_workplace() -> None:
         for pattern, what in FORBIDDEN
         for match in pattern.finditer(text)
     ]
-    assert found == []
+    none_of(found)
 
 
 def test_exceptions_from_lint_have_a_reason() -> None:
-    """Every `noqa` names its rule and says why; every `type: ignore` names its error."""
+    """Every `noqa` names its rules and says why, every `type: ignore` names its error.
+
+    An exception for a whole file has its reason in the comment above it.
+    """
     bare = []
     for path in SOURCES:
-        tokens = tokenize.generate_tokens(io.StringIO(path.read_text("utf-8")).readline)
-        for token in tokens:
+        above = ""
+        for token in tokenize.generate_tokens(io.StringIO(path.read_text("utf-8")).readline):
             if token.type != tokenize.COMMENT:
                 continue
-            unreasoned = "noqa" in token.string and not REASONED.search(token.string)
+            whole_file = (
+                re.match(r"# ruff: noqa: [A-Z]", token.string) and len(above) > DOCSTRING_CHARACTERS_MIN
+            )
+            unreasoned = "noqa" in token.string and not REASONED.search(token.string) and not whole_file
             if unreasoned or re.search(r"type: ignore(?!\[)", token.string):
                 bare.append(f"{name_of(path)}:{token.start[0]} {token.string}")
-    assert bare == []
+            above = token.string
+    none_of(bare)
 
 
 def test_one_license_and_no_headers() -> None:
@@ -232,7 +243,7 @@ def test_one_license_and_no_headers() -> None:
 
 
 def test_the_annotated_configuration_loads() -> None:
-    """config/backupd.toml is valid as it stands, shows every key, and with all keys turned on is valid too."""
+    """config/backupd.toml is valid as it stands and shows every key."""
     file = ROOT / "config" / "backupd.toml"
     config.load(file, environ={}, uid=0)
     text = file.read_text("utf-8")
