@@ -15,6 +15,8 @@ from typing import Any
 
 import msgspec
 
+from backupd.operations import EXIT_STATUS_OF, OperationStatus
+
 CONTROL_VERSION = 1
 REQUEST_BYTES_MAX = 256 * 1024
 """Bound of a request's body, in bytes."""
@@ -56,29 +58,6 @@ class DoneReply(_Answer, frozen=True, kw_only=True, tag="done"):
 
 
 # --- operations ------------------------------------------------------------------------------------------
-
-
-class OperationStatus(StrEnum):
-    """Where an operation stands. The first three are not ended."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    STOPPING = "stopping"
-    SUCCESSFUL = "successful"
-    FAILED = "failed"
-    STOPPED = "stopped"
-    REMOVED = "removed"
-    INTERRUPTED = "interrupted"
-
-
-EXIT_STATUS_OF = {
-    OperationStatus.SUCCESSFUL: 0,
-    OperationStatus.FAILED: 1,
-    OperationStatus.STOPPED: 2,
-    OperationStatus.REMOVED: 3,
-    OperationStatus.INTERRUPTED: 4,
-}
-"""Exit status of `--sync` for each way an operation ends."""
 
 
 class ProgressView(msgspec.Struct, frozen=True, kw_only=True):

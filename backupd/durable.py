@@ -79,6 +79,12 @@ def write_all(descriptor: int, content: bytes | memoryview) -> None:
         rest = rest[written:]
 
 
+def total_bytes(path: Path) -> int:
+    """Return the size of the file system that holds `path`."""
+    statistics = os.statvfs(path)
+    return statistics.f_blocks * statistics.f_frsize
+
+
 def free_bytes(path: Path) -> int:
     """Return the bytes an ordinary process may still write on the file system that holds `path`."""
     statistics = os.statvfs(path)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import socket
 import stat
 from contextlib import suppress
@@ -32,15 +33,16 @@ BACKLOG_CONNECTIONS = 64
 class ControlSocket:
     """The listening socket; an asynchronous context: entered it answers, left it is gone."""
 
-    def __init__(self, path: Path, service: Service) -> None:
+    def __init__(self, path: Path, service: Service, *, group: str | None = None) -> None:
         self._path = path
+        self._group = group
         self._service = service
         self._identity: tuple[int, int] | None = None
         self._runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> Self:
         """Begin to listen. Raises `ConfigError` where the path can't be used."""
-        listening = _bound(self._path)
+        listening = _bound(self._path, self._group)
         found = self._path.stat()
         self._identity = (found.st_dev, found.st_ino)
         owners = Owners(uid=os.geteuid(), gid=found.st_gid)
@@ -62,8 +64,8 @@ class ControlSocket:
                 self._path.unlink()
 
 
-def _bound(path: Path) -> socket.socket:
-    """Return a socket bound to a path, replacing one on which nobody listens any more."""
+def _bound(path: Path, group: str | None) -> socket.socket:
+    """Return a socket bound to a path and given to a group, replacing one on which nobody listens."""
     if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
         raise ConfigError(
             f"the control socket's path is longer than {SOCKET_PATH_BYTES_MAX} bytes: {path}",
@@ -77,6 +79,14 @@ def _bound(path: Path) -> socket.socket:
         os.fchmod(listening.fileno(), SOCKET_MODE)
         listening.bind(os.fspath(path))
         path.chmod(SOCKET_MODE)
+        if group is not None:
+            shutil.chown(path, group=group)
+    except LookupError as error:
+        listening.close()
+        path.unlink(missing_ok=True)
+        raise ConfigError(
+            f"there is no group {group!r}", hint="create it, or leave out control.group"
+        ) from error
     except OSError as error:
         listening.close()
         hint = "choose a directory that the service's user may write to, by [control] socket"

@@ -23,13 +23,13 @@ from backupd.control import (
     ItemReply,
     OperationReply,
     OperationsReply,
-    OperationStatus,
     OperationView,
     Reply,
     SearchReply,
     StateView,
     StatusReply,
 )
+from backupd.operations import OperationStatus
 
 _FIELD_WIDTH = 52
 _LEVEL_INDENT = 8

@@ -1,0 +1,1 @@
+"""The verbs: each plans purely and acts thinly, and none calls another."""

@@ -1,0 +1,5 @@
+"""Record: from journal to history. The only writer of histories and of the index."""
+
+from backupd.jobs.record.recorder import Recorded, Recorder, RecorderCounts
+
+__all__ = ["Recorded", "Recorder", "RecorderCounts"]

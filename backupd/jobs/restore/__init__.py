@@ -1,0 +1,5 @@
+"""Restore: from a state back into the AppServer. A restore never changes history."""
+
+from backupd.jobs.restore.item import ItemRestore, RestoredItem, choose_state, find_item
+
+__all__ = ["ItemRestore", "RestoredItem", "choose_state", "find_item"]

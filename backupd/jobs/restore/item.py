@@ -1,0 +1,182 @@
+"""Item restore: puts one item back as it was at a moment, and proves it by reading it back.
+
+The content is checked against its digest before the AppServer sees it. What was restored is remembered in
+the ledger by source item, state and target: doing it again skips while the restored item is still there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import tempfile
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, BinaryIO, cast
+
+import msgspec
+
+from backupd.appservers.base import AppServer
+from backupd.clock import written
+from backupd.errors import (
+    AppServerRefused,
+    BackupdError,
+    BlobMissing,
+    CorruptBlob,
+    ItemVanished,
+    UnknownAccount,
+    UnknownItem,
+)
+from backupd.items import CONTENT_KINDS, Area, ItemKey, Kind, digest_text
+from backupd.states import Photograph, State, state_at
+from backupd.store.index_queries import KnownItem
+from backupd.store.store import Store
+
+SPOOL_BYTES_MAX = 16 << 20
+COPY_BYTES = 1 << 20
+PROVEN_KEYS = ("folder", "flags", "tags", "received", "uid")
+"""What a restored item must agree in with its photograph, where both have it, besides the content."""
+
+
+class RestoredItem(msgspec.Struct, frozen=True, kw_only=True):
+    """How a restore of one item ended. `skipped`: it had been restored before and is still there."""
+
+    item: str
+    folder: str
+    transaction: int
+    skipped: bool
+
+    def sentence(self) -> str:
+        """Return the counted verdict."""
+        if self.skipped:
+            return (
+                f"1 expected, 0 restored, 1 skipped, 0 unrestored; "
+                f"restored before as item {self.item} in folder {self.folder!r}"
+            )
+        return (
+            f"1 expected, 1 restored as item {self.item} in folder {self.folder!r}, 0 skipped, 0 unrestored; "
+            "read back and equal"
+        )
+
+
+def find_item(store: Store, account: str, item: str) -> tuple[KnownItem, ItemKey]:
+    """Return the account's row and the item's key; `account` is an address or id.
+
+    Raises `UnknownAccount` and `UnknownItem`.
+    """
+    owner = store.index.find_account(account)
+    account_id = owner.item if owner is not None else account
+    known = store.index.item(account_id, item)
+    if known is None and owner is None:
+        raise UnknownAccount(
+            f"no account {account!r} in the backup", hint="give its address or id, see doItemSearch"
+        )
+    if known is None:
+        raise UnknownItem(
+            f"account {account!r} has no item {item!r}", hint="find ids with: backupctl backup doItemSearch"
+        )
+    return owner or known, ItemKey(account_id, known.kind, item)
+
+
+def choose_state(history: Sequence[State], when: datetime | None, *, what: str) -> State:
+    """Return the state valid at a moment (None: the last). Raises `UnknownItem` before the first state."""
+    if not history:
+        raise UnknownItem(f"{what} has no history")
+    if when is None:
+        return history[-1]
+    state = state_at(history, when)
+    if state is None:
+        raise UnknownItem(
+            f"{what} had no state at {written(when)}", hint=f"its first is of {written(history[0].start)}"
+        )
+    return state
+
+
+class ItemRestore:
+    """Restores single items from a store into an AppServer."""
+
+    def __init__(self, store: Store, appserver: AppServer) -> None:
+        self._store = store
+        self._appserver = appserver
+
+    async def run(
+        self, account: str, item: str, *, when: datetime | None, folder: str | None
+    ) -> RestoredItem:
+        """Put the item back as it was at `when` (None: its last state), into `folder` or that of then."""
+        _, key = await asyncio.to_thread(find_item, self._store, account, item)
+        history = await asyncio.to_thread(self._store.histories.read, key)
+        state = choose_state(history, when, what=f"item {item!r}")
+        if key.kind is Kind.ACCOUNT or key.kind not in CONTENT_KINDS | {Kind.FOLDER}:
+            raise AppServerRefused(f"a {key.kind.value} is not restored as an item")
+        metadata = dict(state.metadata)
+        if key.kind is Kind.FOLDER:
+            return await self._restore_folder(key, state, metadata, folder)
+        if "metadata" in state.lacking:
+            raise UnknownItem(f"item {item!r} was never photographed: it was gone before it could be read")
+        if folder is not None:
+            metadata["folder"] = folder
+        into = str(metadata.get("folder", ""))
+        target = f"{key.account}:{into}"
+        place = (key.account, key.item, state.transaction, target)
+        before = await asyncio.to_thread(self._store.ledger.restored, *place)
+        if before is not None and await self._is_there(ItemKey(key.account, key.kind, before)):
+            return RestoredItem(
+                item=before,
+                folder=str(metadata.get("folder", "")),
+                transaction=state.transaction,
+                skipped=True,
+            )
+        photograph = Photograph(metadata=metadata, digest=state.digest, size=state.size)
+        with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES_MAX) as content:
+            await asyncio.to_thread(self._copy_blob, state, content)
+            new = await self._appserver.put(key.account, key.kind, photograph, cast("BinaryIO", content))
+        await asyncio.to_thread(self._store.ledger.set_restored, *place, new)
+        await self._prove(ItemKey(key.account, key.kind, new), photograph)
+        return RestoredItem(item=new, folder=into, transaction=state.transaction, skipped=False)
+
+    async def _restore_folder(
+        self, key: ItemKey, state: State, metadata: dict[str, Any], parent: str | None
+    ) -> RestoredItem:
+        path = str(metadata.get("folder") or metadata.get("path") or "")
+        if parent is not None:
+            path = f"{parent}/{path.rpartition('/')[2]}"
+        area = Area(metadata.get("area", Area.MAIL))
+        new = await self._appserver.create_folder(key.account, area, path)
+        return RestoredItem(item=new, folder=path, transaction=state.transaction, skipped=False)
+
+    async def _is_there(self, key: ItemKey) -> bool:
+        try:
+            await self._appserver.read(key)
+        except (ItemVanished, AppServerRefused):
+            return False
+        return True
+
+    def _copy_blob(self, state: State, target: Any) -> None:
+        if state.digest is None or "content" in state.lacking:
+            raise BlobMissing("the item's content was never stored", hint="choose another date with getItem")
+        with self._store.blobs.open(state.digest) as source:
+            while piece := source.read(COPY_BYTES):
+                target.write(piece)
+        target.seek(0)
+
+    async def _prove(self, key: ItemKey, photograph: Photograph) -> None:
+        """Read the restored item back. Raises `CorruptBlob` or `BackupdError` where it differs."""
+        reading = await self._appserver.read(key)
+        if reading.content is not None:
+            digest = await asyncio.to_thread(_digest_of_content, reading.content.open)
+            if digest != photograph.digest:
+                raise CorruptBlob(f"restored item {key.item!r} reads back with other content", item=key.item)
+        for name in PROVEN_KEYS:
+            wanted, found = photograph.metadata.get(name), reading.metadata.get(name)
+            if name in photograph.metadata and name in reading.metadata and wanted != found:
+                raise BackupdError(
+                    f"restored item {key.item!r} reads back with {name} {found!r} instead of {wanted!r}"
+                )
+
+
+def _digest_of_content(opened: Any) -> str:
+    sha256 = hashlib.sha256()
+    file: BinaryIO
+    with opened() as file:
+        while piece := file.read(COPY_BYTES):
+            sha256.update(piece)
+    return digest_text(sha256.digest())

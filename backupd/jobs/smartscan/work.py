@@ -1,0 +1,324 @@
+"""What a running scan carries: chunks being read, findings not yet journaled, accounts whose cursor waits.
+
+Bounds: at most two chunks per worker are being read, at most `FLUSH_ITEMS` findings or `FLUSH_BYTES_MAX`
+bytes of contents wait for a flush, and the scan waits when the recorder is more than
+`UNRECORDED_ENTRIES_MAX` entries behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Executor
+from concurrent.futures.process import BrokenProcessPool
+from datetime import datetime
+from types import TracebackType
+from typing import Self
+
+import msgspec
+import structlog
+
+from backupd.appservers.base import ItemReader, Reading
+from backupd.clock import Clock
+from backupd.errors import AppServerUnavailable, BackupdError, ItemVanished, SuspiciousListing
+from backupd.events import Change, encode_change
+from backupd.items import ItemKey
+from backupd.jobs.smartscan import workers
+from backupd.jobs.smartscan.workers import ChunkItem, ChunkResult, ItemProblem
+from backupd.operations import Run
+from backupd.states import ChangeType
+from backupd.store.blobs import Staged
+from backupd.store.store import Store
+
+CHUNK_ITEMS = 128
+FLUSH_ITEMS = 2_048
+FLUSH_BYTES_MAX = 64 << 20
+POOL_ITEMS_MIN = 400
+"""With fewer items to read, starting worker processes costs more than it saves."""
+UNRECORDED_ENTRIES_MAX = 50_000
+
+log = structlog.get_logger(__name__)
+
+
+class ScanOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How to scan. `deep` reads every item again; `force` believes suspicious listings."""
+
+    deep: bool = False
+    force: bool = False
+    read_errors_max: int | None = None
+
+
+class Tally(msgspec.Struct, kw_only=True):
+    """What a scan counted."""
+
+    accounts: int = 0
+    unchanged_accounts: int = 0
+    unchanged: int = 0
+    created: int = 0
+    changed: int = 0
+    deleted: int = 0
+    vanished: int = 0
+    unreadable: int = 0
+    refused: int = 0
+    unlisted: int = 0
+    content_bytes: int = 0
+
+    def sentence(self) -> str:
+        """Return the verdict in words, with every count."""
+        seen = self.unchanged + self.created + self.changed
+        parts = [
+            f"{self.accounts:,} accounts looked at, {self.unchanged_accounts:,} of them unchanged",
+            f"{seen:,} items listed: {self.created:,} new, {self.changed:,} changed",
+            f"{self.unchanged:,} as recorded",
+            f"{self.deleted:,} deleted",
+            f"{self.vanished:,} vanished while being read",
+            f"{self.unreadable:,} unreadable",
+        ]
+        if self.unlisted:
+            parts.append(f"{self.unlisted:,} accounts could not be listed")
+        if self.refused:
+            parts.append(f"{self.refused:,} listings refused")
+        return "; ".join(parts)
+
+
+class Finished(msgspec.Struct, frozen=True):
+    """An account whose findings are on their way; its cursor waits for them."""
+
+    account: str
+    cursor: str
+    moment: datetime
+    last_item: str
+
+
+class Work:
+    """The moving parts of one scan; leaving it waits until all is recorded and keeps the cursors."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        reader: ItemReader | None,
+        read: Callable[[ItemKey], Awaitable[Reading]],
+        workers: int,
+        recorded_through: Callable[[int], Awaitable[None]],
+        run: Run,
+        options: ScanOptions,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._reader = reader
+        self._read_one = read
+        self._workers = workers
+        self._recorded_through = recorded_through
+        self._clock = clock
+        self.run = run
+        self.options = options
+        self.tally = Tally()
+        self.done = 0
+        self.finished: list[Finished] = []
+        self._unreadable_accounts: set[str] = set()
+        self._refusals: list[str] = []
+        self._chunk: list[ChunkItem] = []
+        self._moment: datetime | None = None
+        self._reading: set[asyncio.Future[ChunkResult]] = set()
+        self._payloads: list[bytes] = []
+        self._staged: list[Staged] = []
+        self._bytes = 0
+        self._last_sequence = 0
+        self._to_read = 0
+        self._pool: Executor | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                await self._finish()
+        finally:
+            for future in self._reading:
+                future.cancel()
+            if self._pool is not None:
+                self._pool.shutdown(wait=kind is None, cancel_futures=True)
+
+    def total(self, accounts_done: int, accounts: int) -> int:
+        """Estimate all items of the scan from those of the accounts listed so far."""
+        listed = self.done + self._to_read
+        return listed if not accounts_done else round(listed * accounts / accounts_done)
+
+    def count(self, finding: Change) -> None:
+        """Count a finding that needs no reading."""
+        match finding.type:
+            case ChangeType.CREATED:
+                self.tally.created += 1
+            case ChangeType.DELETED:
+                self.tally.deleted += 1
+            case _:
+                self.tally.changed += 1
+
+    def refuse(self, what: str, reason: str) -> None:
+        """Note a listing that is not believed; the scan goes on and fails at its end."""
+        self.tally.refused += 1
+        self._refusals.append(f"{what}: {reason}")
+        self.run.note_error(what, f"suspicious listing: {reason}")
+        log.warning("listing_refused", what=what, reason=reason)
+
+    def unlisted(self, account: str, reason: str) -> None:
+        """Note an account that could not be listed: nothing of it is marked as deleted."""
+        self.tally.unlisted += 1
+        self.run.note_error(account, reason)
+        log.warning("account_not_listed", account=account, reason=reason)
+
+    async def add(self, findings: Sequence[Change]) -> None:
+        """Take findings that are complete."""
+        self._payloads += [encode_change(finding) for finding in findings]
+        self.done += len(findings)
+        await self._flush_if_full()
+
+    async def read(self, items: Sequence[ChunkItem], moment: datetime) -> None:
+        """Take items that must be read; they are read in chunks, a bounded number at a time."""
+        self._to_read += len(items)
+        self._moment = moment
+        for item in items:
+            self._chunk.append(item)
+            if len(self._chunk) >= CHUNK_ITEMS:
+                await self._read_chunk()
+
+    def verdict(self) -> str:
+        """Return the counted sentence. Raises `SuspiciousListing`, `AppServerUnavailable` if incomplete."""
+        sentence = self.tally.sentence()
+        if self._refusals:
+            raise SuspiciousListing(
+                f"{sentence}. Not believed: {'; '.join(self._refusals[:5])}",
+                hint="if the loss is real, run the scan again with: force true",
+            )
+        if self.tally.unlisted:
+            raise AppServerUnavailable(f"{sentence}. Accounts that could not be listed are in the error list")
+        if self.tally.unreadable:
+            raise AppServerUnavailable(
+                f"{sentence}. Unreadable items are in the error list; the next scan tries again"
+            )
+        return sentence
+
+    async def _read_chunk(self) -> None:
+        if not self._chunk:
+            return
+        self.run.check()
+        chunk, self._chunk = self._chunk, []
+        moment = self._moment or self._clock.now()
+        loop = asyncio.get_running_loop()
+        if self._reader is None:
+            future: asyncio.Future[ChunkResult] = asyncio.ensure_future(self._read_here(chunk, moment))
+        elif self._many():
+            future = loop.run_in_executor(self._workers_pool(), workers.read_chunk_in_worker, chunk, moment)
+        else:
+            future = loop.run_in_executor(
+                None, workers.read_chunk, chunk, moment, self._reader, self._store.blobs
+            )
+        self._reading.add(future)
+        if len(self._reading) >= max(2, 2 * self._workers):
+            await self._collect(asyncio.FIRST_COMPLETED)
+
+    def _many(self) -> bool:
+        return self._workers > 0 and (self._pool is not None or self._to_read >= POOL_ITEMS_MIN)
+
+    def _workers_pool(self) -> Executor:
+        if self._pool is None:
+            if self._reader is None:
+                message = "no reader for worker processes"
+                raise BackupdError(message)
+            self._pool = workers.worker_pool(self._workers, self._reader, self._store.layout.root)
+        return self._pool
+
+    async def _read_here(self, chunk: Sequence[ChunkItem], moment: datetime) -> ChunkResult:
+        """Read a chunk through the AppServer object, for those that have no reader."""
+        result = ChunkResult()
+        for item in chunk:
+            try:
+                reading = await self._read_one(ItemKey(item.account, item.kind, item.item))
+                await asyncio.to_thread(
+                    workers.take_reading, result, item, moment, reading, self._store.blobs
+                )
+            except (ItemVanished, AppServerUnavailable) as error:
+                vanished = isinstance(error, ItemVanished)
+                result.problems.append(ItemProblem(item.account, item.item, error.message, vanished))
+        return result
+
+    async def _collect(self, return_when: str) -> None:
+        if not self._reading:
+            return
+        done, self._reading = await asyncio.wait(self._reading, return_when=return_when)
+        for future in done:
+            try:
+                self._take(future.result())
+            except BrokenProcessPool as error:
+                raise BackupdError("a scanning worker process ended", hint="run the scan again") from error
+        await self._flush_if_full()
+
+    def _take(self, result: ChunkResult) -> None:
+        self._payloads += result.payloads
+        self._staged += result.staged
+        self._bytes += result.content_bytes
+        self.tally.content_bytes += result.content_bytes
+        self.tally.created += result.created
+        self.tally.changed += len(result.payloads) - result.created
+        self.done += len(result.payloads)
+        self._to_read -= len(result.payloads) + len(result.problems)
+        for problem in result.problems:
+            self._note(problem)
+
+    def _note(self, problem: ItemProblem) -> None:
+        if problem.vanished:
+            self.tally.vanished += 1
+        else:
+            self.tally.unreadable += 1
+            self._unreadable_accounts.add(problem.account)
+        self.run.note_error(f"{problem.account}/{problem.item}", problem.reason)
+        bound = self.options.read_errors_max
+        if bound is not None and self.tally.unreadable > bound:
+            raise AppServerUnavailable(
+                f"more than {bound} items could not be read; the last: {problem.reason}"
+            )
+
+    async def _flush_if_full(self) -> None:
+        if len(self._payloads) >= FLUSH_ITEMS or self._bytes >= FLUSH_BYTES_MAX:
+            await self._flush()
+
+    async def _flush(self) -> None:
+        payloads, staged = self._payloads, self._staged
+        self._payloads, self._staged, self._bytes = [], [], 0
+        if payloads:
+            self._last_sequence = await asyncio.to_thread(self._store_findings, payloads, staged)
+        self.run.report(self.done, None, unit="items")
+        behind = self._last_sequence - UNRECORDED_ENTRIES_MAX
+        if behind > 0:
+            await self._recorded_through(behind)
+
+    def _store_findings(self, payloads: list[bytes], staged: list[Staged]) -> int:
+        self._store.blobs.commit(staged)
+        return self._store.journal.append(payloads) + len(payloads) - 1
+
+    async def _finish(self) -> None:
+        await self._read_chunk()
+        while self._reading:
+            await self._collect(asyncio.FIRST_COMPLETED)
+        await self._flush()
+        await self._recorded_through(self._last_sequence)
+        await asyncio.to_thread(self._keep_cursors)
+
+    def _keep_cursors(self) -> None:
+        statistics = self._store.statistics
+        statistics.write_accounts(
+            {
+                one.account: msgspec.structs.replace(
+                    statistics.account(one.account),
+                    cursor=one.cursor,
+                    last_scan=one.moment,
+                    last_item=one.last_item or None,
+                )
+                for one in self.finished
+                if one.account not in self._unreadable_accounts
+            }
+        )

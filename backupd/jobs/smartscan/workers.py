@@ -1,0 +1,131 @@
+"""Reading many items: the part of a scan for worker processes, or for a thread where little is read.
+
+A chunk goes in, findings and staged blobs come out; nothing is visible in the backup until the parent
+commits the blobs and journals the findings. Findings come encoded, so that the parent only passes bytes on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import signal
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from backupd.appservers.base import ItemReader, Reading
+from backupd.errors import AppServerUnavailable, BackupdError, ItemVanished
+from backupd.events import Change, encode_change
+from backupd.items import Kind
+from backupd.states import ChangeType, Origin
+from backupd.store.blobs import Blobs, Staged
+
+
+class ChunkItem(msgspec.Struct, frozen=True, array_like=True):
+    """One item to read."""
+
+    account: str
+    kind: Kind
+    item: str
+    locator: str
+    type: ChangeType
+    basis: int
+
+
+class ItemProblem(msgspec.Struct, frozen=True, array_like=True):
+    """An item that could not be read, and why; `vanished` ones were gone."""
+
+    account: str
+    item: str
+    reason: str
+    vanished: bool
+
+
+class ChunkResult(msgspec.Struct):
+    """What reading a chunk gave: encoded changes (`created` of them new items), staged contents, problems."""
+
+    payloads: list[bytes] = []
+    staged: list[Staged] = []
+    problems: list[ItemProblem] = []
+    created: int = 0
+    content_bytes: int = 0
+
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+_reader: ItemReader | None = None
+_blobs: Blobs | None = None
+
+
+def read_chunk(items: Sequence[ChunkItem], moment: datetime, reader: ItemReader, blobs: Blobs) -> ChunkResult:
+    """Read items, stage their contents and encode what was found; errors of single items are collected.
+
+    Blocks. Raises `OSError` and `SpaceExhausted` where the Backup Path can't take a content.
+    """
+    result = ChunkResult()
+    for item in items:
+        try:
+            reading = reader.read(item.kind, item.item, item.locator)
+            take_reading(result, item, moment, reading, blobs)
+        except (ItemVanished, AppServerUnavailable) as error:
+            vanished = isinstance(error, ItemVanished)
+            result.problems.append(ItemProblem(item.account, item.item, error.message, vanished))
+    return result
+
+
+def take_reading(
+    result: ChunkResult, item: ChunkItem, moment: datetime, reading: Reading, blobs: Blobs
+) -> None:
+    """Stage what was read and add the finding. Raises `ItemVanished`, `AppServerUnavailable`."""
+    blob = None
+    if reading.content is not None:
+        with reading.content.open() as content:
+            blob = blobs.stage(content)
+        result.staged.append(blob)
+        result.content_bytes += blob.size
+    result.created += item.type is ChangeType.CREATED
+    result.payloads.append(
+        encode_change(
+            Change(
+                account=item.account,
+                kind=item.kind,
+                item=item.item,
+                type=item.type,
+                time=moment,
+                origin=Origin.SMARTSCAN,
+                metadata=reading.metadata,
+                digest=blob.digest if blob is not None else None,
+                size=blob.size if blob is not None else None,
+                basis=item.basis,
+            )
+        )
+    )
+
+
+def worker_pool(workers: int, reader: ItemReader, backup_path: Path) -> ProcessPoolExecutor:
+    """Return a pool of worker processes that share nothing with this process but the disk."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_begin, initargs=(reader, backup_path)
+    )
+
+
+def read_chunk_in_worker(items: Sequence[ChunkItem], moment: datetime) -> ChunkResult:
+    """Read a chunk with what the worker was given when it began."""
+    if _reader is None or _blobs is None:
+        message = "the worker was not begun"
+        raise BackupdError(message)
+    return read_chunk(items, moment, _reader, _blobs)
+
+
+def _begin(reader: ItemReader, backup_path: Path) -> None:
+    """Set a worker up: it ends with its parent, and leaves signals for the service to the daemon."""
+    global _reader, _blobs
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _reader, _blobs = reader, Blobs.at(backup_path)

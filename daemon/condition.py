@@ -1,0 +1,158 @@
+"""Condition: from facts to problems, each in one sentence with what to do. Pure.
+
+`danger` means that changes are not being backed up, or could be lost; `attention` means that something
+waits for the admin or will heal by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import msgspec
+
+from backupd.control import BrokerView, GapView, OperationView, Problem, RecorderView, Severity, SpaceView
+from backupd.operations import OperationStatus
+
+LAG_SECONDS_MAX = 60.0
+SCAN_AGE_MAX = timedelta(hours=36)
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What problems are judged by."""
+
+    now: datetime
+    realtime_enabled: bool
+    realtime_active: bool
+    realtime_trouble: str
+    smartscan_enabled: bool
+    last_scan: datetime | None
+    scanning: bool
+    started: datetime
+    broker: BrokerView
+    intake_paused: str
+    recorder: RecorderView
+    waiting_photographs: int
+    gaps: Sequence[GapView]
+    last_operations: Sequence[OperationView]
+    damaged: Sequence[str]
+    space: SpaceView
+
+
+def problems(facts: Facts) -> list[Problem]:
+    """Return what is not well, the worst first."""
+    found = [*_scanner_problems(facts), *_intake_problems(facts), *_store_problems(facts)]
+    return sorted(found, key=lambda problem: problem.severity is not Severity.DANGER)
+
+
+def _scanner_problems(facts: Facts) -> list[Problem]:
+    found = []
+    if not facts.realtime_enabled and not facts.smartscan_enabled:
+        found.append(
+            _danger(
+                "NO BACKUP IS BEING MADE: the Realtime Scanner and the SmartScan schedule are both off",
+                "backupctl config set global ZxBackup_RealTimeScanner TRUE",
+            )
+        )
+    elif facts.realtime_enabled and not facts.realtime_active:
+        if facts.realtime_trouble:
+            found.append(_danger(f"the Realtime Scanner does not work: {facts.realtime_trouble}", ""))
+        elif facts.now - facts.started > timedelta(seconds=5):
+            reason = facts.broker.error or "connecting"
+            found.append(
+                _danger(
+                    f"the broker {facts.broker.url} is not connected: {reason}",
+                    "events wait there until it is back; is it running, are the credentials right?",
+                )
+            )
+    if facts.last_scan is None:
+        if not facts.scanning:
+            found.append(
+                _danger(
+                    "no SmartScan has succeeded yet: the backup is incomplete",
+                    "backupctl backup doSmartScan start",
+                )
+            )
+    elif facts.smartscan_enabled and facts.now - facts.last_scan > SCAN_AGE_MAX and not facts.scanning:
+        found.append(
+            _attention(
+                f"the last successful SmartScan was at {facts.last_scan:%Y-%m-%d %H:%M} UTC",
+                "backupctl backup doSmartScan start",
+            )
+        )
+    return found
+
+
+def _intake_problems(facts: Facts) -> list[Problem]:
+    found = []
+    if facts.intake_paused:
+        found.append(
+            _danger(
+                f"nothing new is acknowledged: {facts.intake_paused}",
+                "the broker keeps the events; intake goes on by itself once this is mended",
+            )
+        )
+    if facts.recorder.paused:
+        found.append(
+            _danger(
+                f"recording is paused: {facts.recorder.paused}",
+                "the journal keeps what came; recording goes on by itself once this is mended",
+            )
+        )
+    elif facts.recorder.lag_seconds > LAG_SECONDS_MAX:
+        found.append(
+            _attention(
+                f"recording is {facts.recorder.lag_entries:,} entries and "
+                f"{facts.recorder.lag_seconds:,.0f} s behind the journal",
+                "",
+            )
+        )
+    for gap in facts.gaps[:3]:
+        whose = f"account {gap.account}" if gap.account else "all accounts"
+        found.append(
+            _attention(
+                f"changes of {whose} may have been missed ({gap.reason}): {gap.detail}",
+                "a scan heals this by itself",
+            )
+        )
+    if facts.waiting_photographs:
+        found.append(
+            _attention(
+                f"{facts.waiting_photographs:,} photographs wait: their items could not be read yet",
+                "they are tried again by themselves; is the AppServer's storage readable?",
+            )
+        )
+    return found
+
+
+def _store_problems(facts: Facts) -> list[Problem]:
+    found = []
+    if facts.space.threshold_bytes and facts.space.free_bytes < facts.space.threshold_bytes:
+        found.append(
+            _danger(
+                f"the Backup Path has {facts.space.free_bytes >> 20:,} MB free, less than the threshold of "
+                f"{facts.space.threshold_bytes >> 20:,} MB",
+                "make room, or lower ZxBackup_SpaceThreshold",
+            )
+        )
+    found += [
+        _danger(f"damaged: {sentence}", "the rest of the backup goes on; keep the file for repair")
+        for sentence in facts.damaged[:5]
+    ]
+    for operation in facts.last_operations:
+        if operation.status in {OperationStatus.FAILED, OperationStatus.INTERRUPTED}:
+            found.append(
+                _attention(
+                    f"the last {operation.type} {operation.status.value}: {operation.verdict}",
+                    f"backupctl backup monitor {operation.uuid}",
+                )
+            )
+    return found
+
+
+def _danger(message: str, hint: str) -> Problem:
+    return Problem(severity=Severity.DANGER, message=message, hint=hint)
+
+
+def _attention(message: str, hint: str) -> Problem:
+    return Problem(severity=Severity.ATTENTION, message=message, hint=hint)

@@ -1,0 +1,170 @@
+"""Recording: keeps the recorder going behind the journal, and lets others wait for it.
+
+A round starts when the journal grew and the coalescing window has passed; while intake is under pressure
+recording stands back, but never longer than `STAND_BACK_SECONDS_MAX`, so that bursts are acknowledged first
+and freshness stays bounded. A round that fails (a full disk, an I/O error) is shown, and tried again with
+back-off; nothing is lost, for the journal keeps it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from datetime import timedelta
+
+import msgspec
+import structlog
+
+from backupd.clock import Clock
+from backupd.errors import AppServerUnavailable, BackupdError
+from backupd.jobs.record import Recorder
+from backupd.store.journal import Journal
+
+STAND_BACK_SECONDS_MAX = 2.0
+BACK_OFF_SECONDS_MAX = 30.0
+WAITING_ROOM_SECONDS = 2.0
+MARKS_MAX = 4_096
+
+log = structlog.get_logger(__name__)
+
+
+class RecordingStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How far recording is. `paused` is why it can't go on at the moment."""
+
+    journaled: int
+    recorded: int
+    durable: int
+    lag_seconds: float
+    paused: str
+
+
+class Recording:
+    """The recorder's loop. `grown` may be called from the event loop's thread whenever the journal grew."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        journal: Journal,
+        *,
+        clock: Clock,
+        window: timedelta,
+        under_pressure: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._recorder = recorder
+        self._journal = journal
+        self._clock = clock
+        self._window_seconds = window.total_seconds()
+        self._under_pressure = under_pressure
+        self._marks: deque[tuple[float, int]] = deque(maxlen=MARKS_MAX)
+        self._wake = asyncio.Event()
+        self._advanced = asyncio.Condition()
+        self._ripe_through = journal.last_sequence
+        self._wanted_durable = 0
+        self._paused = ""
+        self._wake.set()
+
+    def status(self) -> RecordingStatus:
+        """Return how far recording is behind the journal."""
+        journaled, recorded = self._journal.last_sequence, self._recorder.cursor
+        behind = next((mark for mark, sequence in self._marks if sequence > recorded), None)
+        lag = self._clock.monotonic() - behind if behind is not None and journaled > recorded else 0.0
+        return RecordingStatus(
+            journaled=journaled,
+            recorded=recorded,
+            durable=self._recorder.durable_cursor,
+            lag_seconds=lag,
+            paused=self._paused,
+        )
+
+    def grown(self) -> None:
+        """Note that the journal grew just now."""
+        last = self._journal.last_sequence
+        if not self._marks or self._marks[-1][1] < last:
+            self._marks.append((self._clock.monotonic(), last))
+        self._wake.set()
+
+    async def recorded_through(self, sequence: int) -> None:
+        """Wait until everything up to a journal entry is recorded and synced."""
+        self._wanted_durable = max(self._wanted_durable, sequence)
+        self.grown()
+        async with self._advanced:
+            await self._advanced.wait_for(lambda: self._recorder.durable_cursor >= sequence)
+
+    async def run(self) -> None:
+        """Record until cancelled; on the way out what is recorded is made durable."""
+        failures = 0
+        try:
+            while True:
+                try:
+                    await self._round()
+                    failures, self._paused = 0, ""
+                except (OSError, BackupdError) as error:
+                    failures += 1
+                    delay = min(0.5 * 2**failures, BACK_OFF_SECONDS_MAX)
+                    if self._paused != str(error):
+                        self._paused = str(error)
+                        log.error("recording_paused", error=str(error), retry_seconds=delay)
+                    await self._clock.sleep(delay)
+        finally:
+            await asyncio.shield(self._recorder.checkpoint(force=True))
+
+    async def run_waiting_room(self) -> None:
+        """Try waiting photographs again and again, until cancelled."""
+        while True:
+            await self._clock.sleep(WAITING_ROOM_SECONDS)
+            try:
+                if await self._recorder.waiting.retry():
+                    self.grown()
+            except AppServerUnavailable as error:
+                log.info("photographs_still_wait", reason=error.message)
+            except (OSError, BackupdError) as error:
+                log.error("waiting_room_failed", error=str(error))
+
+    async def _round(self) -> None:
+        await self._wait_until_there_is_work()
+        self._look_at_marks()
+        before = self._recorder.cursor
+        recorded = await self._recorder.record_next(self._ripe_through)
+        force = self._wanted_durable > self._recorder.durable_cursor
+        await self._recorder.checkpoint(force=force)
+        async with self._advanced:
+            self._advanced.notify_all()
+        if not recorded.more and self._recorder.cursor == before and recorded.entries:
+            await self._clock.sleep(self._seconds_until_ripe())
+
+    async def _wait_until_there_is_work(self) -> None:
+        if self._recorder.cursor >= self._journal.last_sequence:
+            self._wake.clear()
+            if self._recorder.durable_cursor < self._recorder.cursor:
+                await self._wait_for_wake(1.0)
+            else:
+                await self._wake.wait()
+        stood_back = self._clock.monotonic()
+        while self._under_pressure() and self._clock.monotonic() - stood_back < STAND_BACK_SECONDS_MAX:
+            await self._clock.sleep(0.05)
+        if self._journal.last_sequence > self._recorder.cursor:
+            await self._clock.sleep(self._seconds_until_ripe())
+
+    async def _wait_for_wake(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._wake.wait(), seconds)
+        except TimeoutError:
+            return
+
+    def _seconds_until_ripe(self) -> float:
+        """Seconds until the oldest unrecorded entry is ripe; 0 if it is ripe already."""
+        self._look_at_marks()
+        if self._ripe_through > self._recorder.cursor or not self._marks:
+            return 0.0
+        return max(0.0, self._marks[0][0] + self._window_seconds - self._clock.monotonic())
+
+    def _look_at_marks(self) -> None:
+        """Forget recorded marks, and move the ripe border to the newest mark older than the window."""
+        while self._marks and self._marks[0][1] <= self._recorder.cursor:
+            self._marks.popleft()
+        border = self._clock.monotonic() - self._window_seconds
+        for mark, sequence in self._marks:
+            if mark > border:
+                break
+            self._ripe_through = max(self._ripe_through, sequence)

@@ -1,0 +1,110 @@
+"""Wiring: makes the parts of a daemon from its configuration.
+
+The only place that names a concrete AppServer or volume.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from backupd import config as configuration
+from backupd.appservers.directory import DirectoryServer
+from backupd.attribute_table import Level
+from backupd.attributes import Scopes, Settings
+from backupd.clock import Clock
+from backupd.config import AppServerKind, Config
+from backupd.store.store import Store
+from daemon.broker_address import BrokerAddress
+
+DEFAULT_THRESHOLD_SHARE = 20
+"""Where no threshold was set, at most one part in so many of the file system is kept free."""
+
+
+def make_appserver(config: Config, clock: Clock) -> DirectoryServer:
+    """Return the AppServer to back up. Raises `ConfigError` where there is nothing to look at."""
+    match config.appserver.kind:
+        case AppServerKind.DIRECTORY:
+            state = config.server.state_directory
+            state.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return DirectoryServer(
+                config.appserver.root, identity_path=state / "identities.sqlite", clock=clock
+            )
+
+
+def make_address(config: Config) -> BrokerAddress | None:
+    """Return the broker's address, None for the embedded one. Raises `ConfigError`."""
+    broker = config.broker
+    if broker.is_embedded:
+        return None
+    password_file = configuration.password_path(broker)
+    secret = None
+    if password_file is None:
+        password = configuration.broker_password(broker)
+        secret = password.revealed if password is not None else None
+    address = BrokerAddress.parse(
+        broker.url,
+        username=broker.username,
+        password_file=password_file,
+        ca_file=broker.ca_file,
+        certificate_file=broker.certificate_file,
+        key_file=broker.key_file,
+    )
+    return msgspec.structs.replace(address, secret=secret)
+
+
+def make_store(config: Config, server_id: str, clock: Clock) -> Store:
+    """Open the Backup Path; takes long where the index is rebuilt. Raises `BackupPathRefused`."""
+    return Store.open(
+        configuration.backup_path(config.server),
+        server_id=server_id,
+        server_name=config.server.name,
+        clock=clock,
+    )
+
+
+def make_settings(config: Config, store: Store, server_id: str) -> Settings:
+    """Return the attributes in force; the Backup Path is kept beside the store, which it names."""
+
+    def keep_backup_path(value: object) -> None:
+        chosen = Path(str(value)) if value is not None else None
+        configuration.choose_backup_path(config.server, chosen)
+
+    given = {(Level.SERVER, server_id, "ZxBackup_DestPath"): str(store.layout.root)}
+    return Settings(store.ledger, given=given, elsewhere={"ZxBackup_DestPath": keep_backup_path})
+
+
+def space_threshold_bytes(settings: Settings, server_id: str, total_bytes: int) -> int:
+    """Return the free space to keep. The default is not more than a small share of the file system."""
+    resolved = settings.get("ZxBackup_SpaceThreshold", Scopes(server=server_id))
+    threshold = int(str(resolved.value)) << 20
+    if resolved.level is None:
+        return min(threshold, total_bytes // DEFAULT_THRESHOLD_SHARE)
+    return threshold
+
+
+def configuration_dump(
+    config: Config, settings: Settings, store: Store
+) -> Callable[[], list[tuple[str, bytes]]]:
+    """Return what the daily dump holds of this daemon itself: its file, its attributes, its ledger."""
+
+    def dump() -> list[tuple[str, bytes]]:
+        attributes = [
+            {"attribute": row.attribute.name, "value": row.value, "isInherited": row.is_inherited}
+            for row in settings.dump(Scopes())
+        ]
+        entries = [
+            ("backupd/attributes.json", msgspec.json.format(msgspec.json.encode(attributes), indent=2))
+        ]
+        if config.file.is_file():
+            entries.append(("backupd/backupd.toml", config.file.read_bytes()))
+        with tempfile.TemporaryDirectory(prefix="backupd-dump-") as place:
+            copy = Path(place) / "state.sqlite"
+            store.ledger.copy_to(copy)
+            entries.append(("backupd/state.sqlite", copy.read_bytes()))
+        return entries
+
+    return dump

@@ -1,0 +1,97 @@
+"""Works: what each type of operation does, made from its parameters alone, also after a restart."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from backupd.store.store import Store
+
+from backupd.clock import Clock, parse_moment
+from backupd.jobs.restore import ItemRestore
+from backupd.jobs.smartscan import ScanOptions, SmartScan
+from backupd.operations import Operation, Run, Work
+from daemon.healing import WHOLE_SERVER, close_gaps
+from daemon.operations_queue import Factory
+
+
+class Works:
+    """The factories of the queue. Scans begin once live changes are gathered: none falls between."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        scan: SmartScan,
+        restore: ItemRestore,
+        clock: Clock,
+        wait_until_gathering: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._store = store
+        self._scan = scan
+        self._restore = restore
+        self._clock = clock
+        self._wait_until_gathering = wait_until_gathering
+
+    def factories(self) -> dict[str, Factory]:
+        """Return a factory for each type of operation."""
+        return {
+            "doSmartScan": self._smartscan,
+            "doAccountScan": self._account_scan,
+            "doItemRestore": self._item_restore,
+        }
+
+    def _smartscan(self, operation: Operation) -> Work:
+        options = _scan_options(operation.parameters)
+
+        async def work(run: Run) -> str:
+            await self._wait_until_gathering()
+            began = self._clock.now()
+            verdict = await self._scan.run_all(run, options)
+            await asyncio.to_thread(close_gaps, self._store, WHOLE_SERVER, began)
+            return verdict
+
+        return work
+
+    def _account_scan(self, operation: Operation) -> Work:
+        options = _scan_options(operation.parameters)
+        account = operation.parameters["account"]
+
+        async def work(run: Run) -> str:
+            await self._wait_until_gathering()
+            began = self._clock.now()
+            verdict = await self._scan.run_account(run, account, options)
+            known = await asyncio.to_thread(self._store.index.find_account, account)
+            if known is not None:
+                await asyncio.to_thread(close_gaps, self._store, known.item, began)
+            return verdict
+
+        return work
+
+    def _item_restore(self, operation: Operation) -> Work:
+        given = operation.parameters
+
+        async def work(_run: Run) -> str:
+            restored = await self._restore.run(
+                given["account"],
+                given["item_id"],
+                when=_moment(given.get("date")),
+                folder=given.get("restore_folder"),
+            )
+            return restored.sentence()
+
+        return work
+
+
+def _scan_options(given: Mapping[str, Any]) -> ScanOptions:
+    return ScanOptions(
+        deep=bool(given.get("deep")),
+        force=bool(given.get("force")),
+        read_errors_max=given.get("read_error_threshold"),
+    )
+
+
+def _moment(date: str | None) -> datetime | None:
+    return None if date in (None, "last") else parse_moment(date)
