@@ -38,7 +38,7 @@ CREATE TABLE operations (
 CREATE INDEX operations_by_status ON operations (status);
 CREATE TABLE gaps (
     id INTEGER PRIMARY KEY AUTOINCREMENT, account TEXT NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL,
-    opened INTEGER NOT NULL, closed INTEGER);
+    opened INTEGER NOT NULL, latest INTEGER NOT NULL, closed INTEGER);
 CREATE INDEX gaps_open ON gaps (account) WHERE closed IS NULL;
 CREATE TABLE waiting (
     account TEXT NOT NULL, kind TEXT NOT NULL, item TEXT NOT NULL,
@@ -49,6 +49,7 @@ CREATE INDEX waiting_by_time ON waiting (next_try);
 CREATE TABLE numbers (
     source TEXT NOT NULL, account TEXT NOT NULL, number INTEGER NOT NULL,
     PRIMARY KEY (source, account)) WITHOUT ROWID;
+CREATE TABLE sessions (broker TEXT PRIMARY KEY, began INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE restored (
     account TEXT NOT NULL, item TEXT NOT NULL, state INTEGER NOT NULL, target TEXT NOT NULL,
     new_item TEXT NOT NULL,
@@ -75,13 +76,17 @@ class StoredOperation(msgspec.Struct, frozen=True):
 
 
 class Gap(msgspec.Struct, frozen=True):
-    """A stretch in which changes of an account (empty: of the whole server) may have been missed."""
+    """A stretch in which changes of an account (empty: of the whole server) may have been missed.
+
+    `latest` is when something was last missed: only a scan that began later heals it.
+    """
 
     id: int
     account: str
     reason: str
     detail: str
     opened: datetime
+    latest: datetime
     closed: datetime | None
 
 
@@ -176,15 +181,19 @@ class Ledger:
             self._connection.executemany("DELETE FROM operations WHERE uuid = ?", ((one,) for one in uuids))
 
     def open_gap(self, account: str, reason: str, detail: str, when: datetime) -> Gap:
-        """Open a gap, or return the open one of the same account and reason."""
+        """Open a gap, or widen the open one of the same account and reason to `when`."""
+        latest = microseconds(when)
         with self.batch():
             for gap in self._gaps("WHERE closed IS NULL AND account = ? AND reason = ?", (account, reason)):
-                return gap
-            statement = "INSERT INTO gaps (account, reason, detail, opened) VALUES (?, ?, ?, ?) RETURNING id"
-            row = self._connection.execute(
-                statement, (account, reason, detail, microseconds(when))
-            ).fetchone()
-            return Gap(row[0], account, reason, detail, when, None)
+                statement = "UPDATE gaps SET latest = max(latest, ?), detail = ? WHERE id = ?"
+                self._connection.execute(statement, (latest, detail, gap.id))
+                return msgspec.structs.replace(gap, latest=max(gap.latest, when), detail=detail)
+            statement = (
+                "INSERT INTO gaps (account, reason, detail, opened, latest)"
+                " VALUES (?, ?, ?, ?, ?) RETURNING id"
+            )
+            row = self._connection.execute(statement, (account, reason, detail, latest, latest)).fetchone()
+            return Gap(row[0], account, reason, detail, when, when, None)
 
     def close_gap(self, gap: int, when: datetime) -> bool:
         """Close a gap; False if it is not open."""
@@ -258,6 +267,14 @@ class Ledger:
                 ((source, account, number) for (source, account), number in numbers.items()),
             )
 
+    def has_session(self, broker: str) -> bool:
+        """Tell whether a session with a broker was begun before, so that it may be missed."""
+        return bool(self._rows("SELECT 1 FROM sessions WHERE broker = ?", (broker,)))
+
+    def remember_session(self, broker: str, when: datetime) -> None:
+        """Keep that a session with a broker was begun."""
+        self._write("INSERT OR REPLACE INTO sessions VALUES (?, ?)", (broker, microseconds(when)))
+
     def restored(self, account: str, item: str, transaction: int, target: str) -> str | None:
         """Return the new id that a restore of this state to `target` (account and folder, as text) got."""
         rows = self._rows(
@@ -288,10 +305,18 @@ class Ledger:
         return [StoredOperation(uuid, status, facts.encode(), place) for uuid, status, facts, place in rows]
 
     def _gaps(self, where: str, parameters: tuple[Any, ...]) -> list[Gap]:
-        query = f"SELECT id, account, reason, detail, opened, closed FROM gaps {where} ORDER BY id"  # noqa: S608 - constants
+        query = f"SELECT id, account, reason, detail, opened, latest, closed FROM gaps {where} ORDER BY id"  # noqa: S608 - constants
         return [
-            Gap(gap, account, reason, detail, moment(opened), None if closed is None else moment(closed))
-            for gap, account, reason, detail, opened, closed in self._rows(query, parameters)
+            Gap(
+                gap,
+                account,
+                reason,
+                detail,
+                moment(opened),
+                moment(latest),
+                None if closed is None else moment(closed),
+            )
+            for gap, account, reason, detail, opened, latest, closed in self._rows(query, parameters)
         ]
 
     def _waiting(self, where: str, parameters: tuple[Any, ...]) -> list[Waiting]:
