@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
@@ -177,12 +178,24 @@ class Connection:
             self._loop.call_soon(self._read)
 
     async def subscribe(self, topic: str) -> None:
-        """Subscribe with QoS 1. Raises `aiomqtt.MqttError` also where the broker refuses it."""
+        """Subscribe with QoS 1. Raises `aiomqtt.MqttError`, also where the broker refuses it.
+
+        Waits as long as the connection lives: the answer may stand behind a backlog.
+        """
         if self._persistent:
             options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
-            codes = await self._client.subscribe(topic, options=options)
+            subscribing = self._client.subscribe(topic, options=options, timeout=math.inf)
         else:
-            codes = await self._client.subscribe(topic, qos=1)
+            subscribing = self._client.subscribe(topic, qos=1, timeout=math.inf)
+        answer = asyncio.ensure_future(subscribing)
+        try:
+            either: set[asyncio.Future[Any]] = {answer, self._lost}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                raise aiomqtt.MqttError(self._lost.result())
+            codes = answer.result()
+        finally:
+            answer.cancel()
         for code in codes:
             if isinstance(code, ReasonCode) and code.is_failure:
                 raise aiomqtt.MqttError(f"the broker refuses the subscription to {topic}: {code}")

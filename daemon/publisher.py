@@ -228,15 +228,28 @@ class Publisher:
             self._connected = True
             self._since = self._clock.now()
             self._last_error = ""
-            while True:
-                await self._something.wait()
-                if not self._may_publish():
-                    await self._clock.sleep(HELD_SECONDS)
-                    continue
-                await self._publish_window(connection)
-                self._failures = 0
+            sending = asyncio.ensure_future(self._send(connection))
+            lost = asyncio.ensure_future(connection.wait_until_lost())
+            try:
+                await asyncio.wait({sending, lost}, return_when=asyncio.FIRST_COMPLETED)
+                if sending.done():
+                    sending.result()
+                self._last_error = f"{self._address}: {lost.result()}"
+            finally:
+                sending.cancel()
+                lost.cancel()
+                await asyncio.wait({sending, lost})
         finally:
             await connection.close()
+
+    async def _send(self, connection: Connection) -> None:
+        while True:
+            await self._something.wait()
+            if not self._may_publish():
+                await self._clock.sleep(HELD_SECONDS)
+                continue
+            await self._publish_window(connection)
+            self._failures = 0
 
     async def _publish_window(self, connection: Connection) -> None:
         """Publish the first messages of the buffer; they leave it when the broker has all of them."""

@@ -164,17 +164,22 @@ class Subscription:
         )
         await connection.open()
         self._connection = connection
-        is_begun = False
+        is_remembered = False
         try:
             await self._remember(connection)
-            is_begun = True
-            await self._subscribe(connection)
+            is_remembered = True
             async with asyncio.TaskGroup() as tasks:
+                # Before subscribing: a broker that knows our session sends its backlog first, and its answer
+                # to the subscription behind that.
                 intake = tasks.create_task(
                     self._intake.run(connection.arrivals, connection.acknowledge, connection.read_on),
                     name="intake",
                 )
-                reason = await connection.wait_until_lost()
+                try:
+                    await self._subscribe(connection)
+                    reason = await connection.wait_until_lost()
+                except aiomqtt.MqttError as error:
+                    reason = str(error)
                 intake.cancel()
         finally:
             self._subscribed.clear()
@@ -183,7 +188,7 @@ class Subscription:
             self._redelivered += connection.redelivered
             self._connection = None
             # A session whose beginning could not be written down must not look like a known one next time.
-            await connection.close(forget_session=not is_begun)
+            await connection.close(forget_session=not is_remembered)
         return f"{self._address}: {reason}"
 
     async def _remember(self, connection: Connection) -> None:
