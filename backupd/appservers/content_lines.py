@@ -16,6 +16,7 @@ from backupd.items import Kind
 CONTENT_BYTES_MAX = 4 << 20
 """Of a larger file only so much is looked at for the photograph; its content is kept whole."""
 _FOLD = re.compile(r"\r?\n[ \t]|\r[ \t]")
+_LINE_END = re.compile(r"\r\n|\n|\r")
 _LINE = re.compile(r"([A-Za-z0-9.-]+)((?:;[^:\"]*(?:\"[^\"]*\"[^:\"]*)*)?):(.*)")
 _ESCAPE = re.compile(r"\\(.)")
 _QUOTED_PRINTABLE = re.compile(r"ENCODING=QUOTED-PRINTABLE", re.IGNORECASE)
@@ -29,7 +30,7 @@ Line = tuple[str, str, str]
 def content_lines(content: bytes) -> Iterator[Line]:
     """Yield (upper-case name without group, parameters, value) of each line that looks like one."""
     text = _text_of(content[:CONTENT_BYTES_MAX])
-    for raw_line in _FOLD.sub("", text).splitlines():
+    for raw_line in _LINE_END.split(_FOLD.sub("", text)):
         if match := _LINE.match(raw_line.lstrip("\ufeff")):
             yield match.group(1).rpartition(".")[2].upper(), match.group(2), match.group(3)
 

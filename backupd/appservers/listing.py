@@ -286,10 +286,13 @@ def scan_messages(folder: str, directory: str, rows: Mapping[str, Row], *, deep:
         else:
             try:
                 facts = os.stat(f"{directory}/{found.place}/{found.name}", follow_symlinks=False)
+                size, mtime = facts.st_size, facts.st_mtime_ns
             except FileNotFoundError:
-                # Renamed or gone since: the next round sees it as it is then.
-                continue
-            size, mtime = facts.st_size, facts.st_mtime_ns
+                # Renamed or gone since the scan. A new one the next round sees; a known one is not taken
+                # for deleted because of a rename.
+                if row is None or row.inode != found.inode:
+                    continue
+                size, mtime = row.size, row.mtime
         name = shown(f"{found.place}/{found.name}")
         seen.append(Seen(area, folder, shown_base, found.inode, size, mtime, kind, name))
     return seen

@@ -9,7 +9,7 @@ directory `.A.B` beside INBOX's `cur`, its names in modified UTF-7. Only regular
 count; names that begin with a dot, links, sockets and the like don't.
 
 A listing may race with renames: `readdir` may miss a file that is renamed meanwhile. `scan_folder`
-therefore reads again until the directories stood still.
+therefore reads again until the directories stood still, and takes all it ever saw where they never do.
 """
 
 from __future__ import annotations
@@ -183,11 +183,9 @@ def scan_folder(directory: str) -> dict[str, Found]:
             return latest
         seen |= latest
         time.sleep(SETTLE_SECONDS)
-    # The folder never stood still: a message one scan missed may have been found by another.
-    missed = {base: one for base, one in seen.items() if base not in latest}
-    return latest | {
-        base: one for base, one in missed.items() if os.path.lexists(f"{directory}/{one.place}/{one.name}")
-    }
+    # The folder never stood still. What any scan saw counts as there: a message taken for present is found
+    # gone by the next listing, one taken for deleted would stand in a history for good.
+    return seen | latest
 
 
 def _moved_at(directory: str) -> tuple[int, int]:
