@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# make-venv.sh PYTHON VENV: the locked environment with this project in it. Debian ships venv apart: as root it is installed.
+# make-venv.sh PYTHON VENV: the locked environment with this project in it; what is there and fits is kept.
+# Debian ships Python's venv module apart: as root it is installed.
 set -euo pipefail
 python=$1 venv=$2
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
@@ -14,6 +15,6 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv
 fi
-"$python" -m venv --clear "$venv"
+[ -x "$venv/bin/python" ] || "$python" -m venv --clear "$venv"
 "$venv/bin/python" -m pip install -q --require-hashes -r requirements.lock
 "$venv/bin/python" -m pip install -q --no-deps --no-build-isolation -e .
