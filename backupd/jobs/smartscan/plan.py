@@ -31,6 +31,7 @@ class ToRead(msgspec.Struct, frozen=True):
 
     listed: ListedItem
     type: ChangeType
+    recorded: KnownItem | None = None
 
 
 class AccountPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,11 +75,11 @@ def plan_account(
         type_ = _type_of(listed, recorded)
         has_content = listed.kind in CONTENT_KINDS
         if deep and has_content:
-            read.append(ToRead(listed, type_))
+            read.append(ToRead(listed, type_, recorded))
         elif same:
             unchanged += 1
         elif has_content and not (listed.content_fixed and not recorded.lacking):
-            read.append(ToRead(listed, type_))
+            read.append(ToRead(listed, type_, recorded))
         else:
             metadata = {**recorded.metadata, **listed.metadata} if has_content else listed.metadata
             altered.append(
@@ -96,6 +97,18 @@ def plan_account(
     live = [item for item in known.values() if not item.deleted and item.kind is not Kind.ACCOUNT]
     gone = [item for item in live if item.item not in listed_ids]
     return AccountPlan(read=read, altered=altered, gone=gone, unchanged=unchanged, known=len(live))
+
+
+def fingerprint(metadata: Mapping[str, Any], digest: str | None) -> bytes:
+    """Return what two photographs must agree in to be equal, as bytes that are cheap to hand around."""
+    return msgspec.json.encode((metadata, digest), order="sorted")
+
+
+def recorded_fingerprint(recorded: KnownItem | None) -> bytes | None:
+    """Return the fingerprint of an item's last photograph; None where it has none, or an incomplete one."""
+    if recorded is None or recorded.deleted or recorded.lacking:
+        return None
+    return fingerprint(recorded.metadata, recorded.digest)
 
 
 def suspicion(gone: int, known_live: int, *, noun: str = "items") -> str | None:

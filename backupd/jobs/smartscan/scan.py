@@ -66,7 +66,7 @@ class SmartScan:
             )
             await self._account_entries(work, accounts, known, basis, moment)
             for place, account in enumerate(accounts):
-                run.report(work.done, max(work.total(place, len(accounts)), work.done), unit="items")
+                work.estimate(place, len(accounts))
                 await self._scan_account(work, account.id)
             await self._directory_entries(work)
         await asyncio.to_thread(self._dump_configuration, moment)
@@ -173,7 +173,15 @@ class SmartScan:
         await work.add(findings)
         await work.read(
             [
-                ChunkItem(account, one.listed.kind, one.listed.item, one.listed.locator, one.type, basis)
+                ChunkItem(
+                    account,
+                    one.listed.kind,
+                    one.listed.item,
+                    one.listed.locator,
+                    one.type,
+                    basis,
+                    plan.recorded_fingerprint(one.recorded),
+                )
                 for one in planned.read
             ],
             moment,

@@ -67,8 +67,8 @@ class Tally(msgspec.Struct, kw_only=True):
         """Return the verdict in words, with every count."""
         seen = self.unchanged + self.created + self.changed
         parts = [
-            f"{self.accounts:,} accounts looked at, {self.unchanged_accounts:,} of them unchanged",
-            f"{seen:,} items listed: {self.created:,} new, {self.changed:,} changed",
+            f"{self.accounts:,} accounts, {self.unchanged_accounts:,} of them unchanged",
+            f"{seen:,} items looked at: {self.created:,} new, {self.changed:,} changed",
             f"{self.unchanged:,} as recorded",
             f"{self.deleted:,} deleted",
             f"{self.vanished:,} vanished while being read",
@@ -78,7 +78,7 @@ class Tally(msgspec.Struct, kw_only=True):
             parts.append(f"{self.unlisted:,} accounts could not be listed")
         if self.refused:
             parts.append(f"{self.refused:,} listings refused")
-        return "; ".join(parts)
+        return ", ".join(parts)
 
 
 class Finished(msgspec.Struct, frozen=True):
@@ -126,6 +126,7 @@ class Work:
         self._bytes = 0
         self._last_sequence = 0
         self._to_read = 0
+        self._total: int | None = None
         self._pool: Executor | None = None
 
     async def __aenter__(self) -> Self:
@@ -143,10 +144,11 @@ class Work:
             if self._pool is not None:
                 self._pool.shutdown(wait=kind is None, cancel_futures=True)
 
-    def total(self, accounts_done: int, accounts: int) -> int:
-        """Estimate all items of the scan from those of the accounts listed so far."""
+    def estimate(self, accounts_done: int, accounts: int) -> None:
+        """Estimate all items of the scan from those of the accounts listed so far, and report."""
         listed = self.done + self._to_read
-        return listed if not accounts_done else round(listed * accounts / accounts_done)
+        self._total = round(listed * accounts / accounts_done) if accounts_done else None
+        self.run.report(self.done, self._total, unit="items")
 
     def count(self, finding: Change) -> None:
         """Count a finding that needs no reading."""
@@ -264,8 +266,10 @@ class Work:
         self.tally.content_bytes += result.content_bytes
         self.tally.created += result.created
         self.tally.changed += len(result.payloads) - result.created
-        self.done += len(result.payloads)
-        self._to_read -= len(result.payloads) + len(result.problems)
+        self.tally.unchanged += result.unchanged
+        read = len(result.payloads) + result.unchanged
+        self.done += read
+        self._to_read -= read + len(result.problems)
         for problem in result.problems:
             self._note(problem)
 
@@ -291,7 +295,7 @@ class Work:
         self._payloads, self._staged, self._bytes = [], [], 0
         if payloads:
             self._last_sequence = await asyncio.to_thread(self._store_findings, payloads, staged)
-        self.run.report(self.done, None, unit="items")
+        self.run.report(self.done, self._total, unit="items")
         behind = self._last_sequence - UNRECORDED_ENTRIES_MAX
         if behind > 0:
             await self._recorded_through(behind)

@@ -20,6 +20,7 @@ from backupd.appservers.base import ItemReader, Reading
 from backupd.errors import AppServerUnavailable, BackupdError, ItemVanished
 from backupd.events import Change, encode_change
 from backupd.items import Kind
+from backupd.jobs.smartscan import plan
 from backupd.states import ChangeType, Origin
 from backupd.store.blobs import Blobs, Staged
 
@@ -33,6 +34,8 @@ class ChunkItem(msgspec.Struct, frozen=True, array_like=True):
     locator: str
     type: ChangeType
     basis: int
+    recorded: bytes | None = None
+    """Fingerprint of the recorded photograph (plan.fingerprint), None where there is none."""
 
 
 class ItemProblem(msgspec.Struct, frozen=True, array_like=True):
@@ -45,12 +48,16 @@ class ItemProblem(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ChunkResult(msgspec.Struct):
-    """What reading a chunk gave: encoded changes (`created` of them new items), staged contents, problems."""
+    """What reading a chunk gave: encoded changes (`created` of them new), staged contents, problems.
+
+    `unchanged` counts items that read as they are recorded.
+    """
 
     payloads: list[bytes] = []
     staged: list[Staged] = []
     problems: list[ItemProblem] = []
     created: int = 0
+    unchanged: int = 0
     content_bytes: int = 0
 
 
@@ -86,6 +93,10 @@ def take_reading(
             blob = blobs.stage(content)
         result.staged.append(blob)
         result.content_bytes += blob.size
+    digest = blob.digest if blob is not None else None
+    if item.recorded is not None and item.recorded == plan.fingerprint(reading.metadata, digest):
+        result.unchanged += 1
+        return
     result.created += item.type is ChangeType.CREATED
     result.payloads.append(
         encode_change(
@@ -97,7 +108,7 @@ def take_reading(
                 time=moment,
                 origin=Origin.SMARTSCAN,
                 metadata=reading.metadata,
-                digest=blob.digest if blob is not None else None,
+                digest=digest,
                 size=blob.size if blob is not None else None,
                 basis=item.basis,
             )
