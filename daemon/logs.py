@@ -11,12 +11,14 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import MutableMapping
+from datetime import datetime
 from typing import Any, TextIO
 
 import msgspec
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 
+from backupd.clock import written
 from backupd.config import LogFormat, LogLevel
 
 TEXT_CHARACTERS_MAX = 4_000
@@ -86,7 +88,16 @@ def _shared(form: LogFormat) -> list[Any]:
     if form is LogFormat.JSON:
         transformer = ExceptionDictTransformer(show_locals=False, max_frames=FRAMES_MAX)
         steps.append(structlog.processors.ExceptionRenderer(transformer))
+    if form is LogFormat.CONSOLE:
+        steps.append(_with_readable_moments)
     return [*steps, _without_secrets]
+
+
+def _with_readable_moments(_logger: Any, _method: str, event: _EventDict) -> _EventDict:
+    for key, value in event.items():
+        if isinstance(value, datetime):
+            event[key] = written(value)
+    return event
 
 
 def _renderer(form: LogFormat, stream: TextIO) -> Any:
