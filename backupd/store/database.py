@@ -18,7 +18,9 @@ from urllib.parse import quote
 from backupd.errors import SpaceExhausted
 
 BUSY_MS = 10_000
-CACHE_KIB = 16_384
+WRITER_CACHE_KIB = 16_384
+READER_CACHE_KIB = 2_048
+"""Every thread that reads has a connection of its own."""
 _PRIMARY = 0xFF
 
 
@@ -37,7 +39,8 @@ def connect(path: Path, *, writable: bool) -> sqlite3.Connection:
         cached_statements=256,
     )
     try:
-        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        cache_kib = WRITER_CACHE_KIB if writable else READER_CACHE_KIB
+        connection.execute(f"PRAGMA cache_size = -{cache_kib}")
         if writable:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")

@@ -210,8 +210,9 @@ def has_blob(connection: sqlite3.Connection, digest: str) -> bool:
 
 def blob_references(connection: sqlite3.Connection, digest: str) -> list[ItemKey]:
     """Return the items that have a state with this digest."""
-    query = """SELECT items.account, items.kind, items.item
-        FROM blobs JOIN blob_refs ON blob_refs.blob = blobs.id JOIN items ON items.id = blob_refs.item WHERE blobs.digest = ? ORDER BY 1, 2, 3"""
+    query = """SELECT items.account, items.kind, items.item FROM blobs
+        JOIN blob_refs ON blob_refs.blob = blobs.id
+        JOIN items ON items.id = blob_refs.item WHERE blobs.digest = ? ORDER BY 1, 2, 3"""
     rows = connection.execute(query, (digest_bytes(digest),))
     return [ItemKey(account, Kind(kind), item_id) for account, kind, item_id in rows]
 

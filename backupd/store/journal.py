@@ -149,9 +149,8 @@ class Journal:
                 self._descriptor = -1
 
     def _open(self) -> None:
-        has_header = True
-        for segment in self._segments:
-            has_header = self._check_header(segment)
+        headerless = [segment for segment in self._segments if not _has_header(segment)]
+        self.damaged += [_header_damage(segment) for segment in headerless if segment != self._segments[-1]]
         if not self._segments:
             if self._writable:
                 self._begin(1)
@@ -161,6 +160,18 @@ class Journal:
         self._descriptor = os.open(newest.path, (os.O_RDWR if self._writable else os.O_RDONLY) | OPEN_FLAGS)
         size = os.fstat(self._descriptor).st_size
         self._end = min(size, HEADER_BYTES)
+        self._walk_newest(newest, size)
+        if newest in headerless and self._last < newest.first:
+            self._must_roll = True  # a crash while the segment began: nothing in it was acknowledged
+            return
+        if newest in headerless:
+            self.damaged.append(_header_damage(newest))
+        if self._writable:
+            # What a process that died had not synced yet is handed out from here on.
+            os.fdatasync(self._descriptor)
+
+    def _walk_newest(self, newest: Segment, size: int) -> None:
+        """Find the last record, note damage before it, treat what stands behind it."""
         for found in segments.walk(self._descriptor, offset=HEADER_BYTES, end=size, expected=self._last + 1):
             if isinstance(found, Record):
                 self._end, self._last = found.end, found.sequence
@@ -168,27 +179,6 @@ class Journal:
                 self._treat_tail(newest, found.offset, size)
             else:
                 self.damaged.append(str(damage_error(newest, found.offset, found.found.sequence - 1)))
-        if not has_header and self._last < newest.first:
-            self._must_roll = True  # a crash while the segment began: nothing in it was acknowledged
-        elif self._writable:
-            # What a process that died had not synced yet is handed out from here on.
-            os.fdatasync(self._descriptor)
-
-    def _check_header(self, segment: Segment) -> bool:
-        with segment.path.open("rb") as file:
-            content = file.read(HEADER_BYTES)
-        header = segments.decode_header(content)
-        if header is not None and header.version > segments.VERSION:
-            raise BackupPathRefused(
-                f"{segment.path} has format version {header.version}, this backupd knows {segments.VERSION}",
-                hint="use the newer backupd that wrote it",
-                path=str(segment.path),
-            )
-        if header is None or header.first != segment.first:
-            if segment.path.stat().st_size > HEADER_BYTES:
-                self.damaged.append(f"{segment.path}: the header does not check (at offset 0)")
-            return False
-        return True
 
     def _treat_tail(self, newest: Segment, offset: int, size: int) -> None:
         if segments.is_torn(self._descriptor, offset, size):
@@ -247,6 +237,23 @@ class Journal:
 
     def _show(self) -> None:
         self._reader.view = View(self._segments, self._last, self._end)
+
+
+def _has_header(segment: Segment) -> bool:
+    """Tell whether a segment's header checks. Raises `BackupPathRefused` for a newer version."""
+    with segment.path.open("rb") as file:
+        header = segments.decode_header(file.read(HEADER_BYTES))
+    if header is not None and header.version > segments.VERSION:
+        raise BackupPathRefused(
+            f"{segment.path} has format version {header.version}, this backupd knows {segments.VERSION}",
+            hint="use the newer backupd that wrote it",
+            path=str(segment.path),
+        )
+    return header is not None and header.first == segment.first
+
+
+def _header_damage(segment: Segment) -> str:
+    return f"{segment.path}: the header does not check (at offset 0)"
 
 
 def _write_at(descriptor: int, content: bytes, offset: int) -> None:
