@@ -17,4 +17,7 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
 fi
 [ -x "$venv/bin/python" ] || "$python" -m venv --clear "$venv"
 "$venv/bin/python" -m pip install -q --require-hashes -r requirements.lock
-"$venv/bin/python" -m pip install -q --no-deps --no-build-isolation -e .
+# Here the project is used as it stands in this folder; elsewhere (a service) it is copied, and needs this folder no more.
+editable=(-e .)
+[ "$venv" = .venv ] || editable=(--force-reinstall .)
+"$venv/bin/python" -m pip install -q --no-deps --no-build-isolation "${editable[@]}"
