@@ -17,6 +17,8 @@ from urllib.parse import unquote
 import msgspec
 
 NAME_BYTES_MAX = 255
+ENCODED_CHARACTERS_MAX = 12
+"""What one character of an identifier takes in a file name at most: four bytes of UTF-8, three each."""
 _PLAIN = re.compile(r"[A-Za-z0-9_@=,+~-][A-Za-z0-9._@=,+~-]*\Z")
 _PLAIN_BYTES = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._@=,+~-")
 _DIGEST = re.compile(r"[A-Za-z0-9+,]{43}=\Z")
@@ -112,7 +114,7 @@ def file_name_of(identifier: str) -> str:
 
 def name_is_cut(identifier: str) -> bool:
     """Tell whether an identifier's file name had to be cut, so that it can't be read back from it."""
-    return len(identifier) > NAME_BYTES_MAX // 3 and "%%" in file_name_of(identifier)
+    return len(identifier) > NAME_BYTES_MAX // ENCODED_CHARACTERS_MAX and "%%" in file_name_of(identifier)
 
 
 def identifier_of(file_name: str) -> str:
