@@ -48,6 +48,7 @@ class DirectoryServer:
         self._reader = DirectoryReader(self._root)
         self._places: dict[str, Place] = {}
         self._looked: dict[str, str] = {}
+        self._live: list[LiveFolders] = []
         self._locks = tuple(threading.RLock() for _ in range(_LOCKS))
 
     def close(self) -> None:
@@ -76,12 +77,16 @@ class DirectoryServer:
 
     async def watch(self) -> AsyncIterator[Watched]:
         """Yield what happens, in batches (`AppServer.watch`)."""
-        tracker = await asyncio.to_thread(self._tracker)
-        async with contextlib.aclosing(watch_tree(self._root, tracker, self._clock)) as batches:
-            async for watched in batches:
-                yield watched
+        folders, tracker = await asyncio.to_thread(self._tracker)
+        self._live.append(folders)
+        try:
+            async with contextlib.aclosing(watch_tree(self._root, tracker, self._clock)) as batches:
+                async for watched in batches:
+                    yield watched
+        finally:
+            self._live.remove(folders)
 
-    def _tracker(self) -> Tracker:
+    def _tracker(self) -> tuple[LiveFolders, Tracker]:
         teller = Teller(self._reader, self._clock)
         folders = LiveFolders(
             self._root,
@@ -91,7 +96,10 @@ class DirectoryServer:
             places=self._look_for_places,
             lock=self._lock,
         )
-        return Tracker(self._root, identity=self._identity, folders=folders, teller=teller, lock=self._lock)
+        tracker = Tracker(
+            self._root, identity=self._identity, folders=folders, teller=teller, lock=self._lock
+        )
+        return folders, tracker
 
     def configuration(self) -> Iterator[tuple[str, Path | bytes]]:
         """Yield the TOML files of accounts, domains, COS and lists."""
@@ -134,7 +142,10 @@ class DirectoryServer:
 
     def _changes(self, account: str, since: str | None) -> Listing:
         with self._lock(account):
-            return self._lister.list_account(account, self._path(account), since)
+            compared = self._lister.compare_account(account, self._path(account), since)
+            for folders in self._live:
+                folders.note(account, compared)
+            return compared.listing
 
     def _read(self, key: ItemKey) -> Reading:
         if key.kind in SERVER_KINDS:

@@ -93,11 +93,6 @@ class Tracker:
         self._nameless: dict[str, set[Spot]] = {}
         self._keywords: dict[str, Keywords] = {}
 
-    @property
-    def is_waiting(self) -> bool:
-        """Tell whether something is to be looked at again soon."""
-        return bool(self._pending) or self._folders.is_waiting
-
     def look(self, paths: Iterable[str]) -> Watched:
         """Look at touched paths (absolute), and at what is due; return what that tells."""
         now = time.monotonic()

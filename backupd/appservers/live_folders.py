@@ -15,6 +15,7 @@ it does when all of an area, or many accounts, disappear at once: that looks lik
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -73,11 +74,7 @@ class LiveFolders:
         self._turn_began = float("-inf")
         self._unreadable: set[str] = set()
         self._later: dict[str, float] = {}
-
-    @property
-    def is_waiting(self) -> bool:
-        """Tell whether something is to be looked at again soon."""
-        return bool(self._due) or self._accounts_due is not None
+        self._noted: deque[tuple[str, Comparison]] = deque()
 
     def place_of(self, path: str) -> Place | None:
         """Return the account at `<domain>/<user>`, None where none is known."""
@@ -119,8 +116,17 @@ class LiveFolders:
         known = self._identity.folders(account)
         return any((row.area, row.folder) == (area.value, folder) for row in known)
 
+    def note(self, account: str, compared: Comparison) -> None:
+        """Take up what another listing found, and forgot before its hint came. From any thread."""
+        if compared.before or compared.folders_before != compared.folders_now:
+            self._noted.append((account, compared))
+
     def look(self, now: float) -> None:
         """Compare the accounts and folders that are due."""
+        while self._noted:
+            account, compared = self._noted.popleft()
+            if account in self._places:
+                self._tell(account, compared, only_moves=True)
         if self._accounts_due is not None and self._accounts_due <= now:
             self._accounts_due = None
             self._compare_accounts(now)
@@ -171,10 +177,16 @@ class LiveFolders:
             self._mail.pop(account, None)
             return self._tell(account, compared)
 
-    def _tell(self, account: str, compared: Comparison) -> int:
+    def _tell(self, account: str, compared: Comparison, *, only_moves: bool = False) -> int:
+        """Tell what differs; with `only_moves` only what no hint tells: what is gone, and where it went."""
         known = {row.id: row for row in compared.before}
         now = {row.id: row for row in compared.now}
-        differing = [row for row in compared.now if known.get(row.id) != row]
+        differing = [
+            row
+            for row in compared.now
+            if known.get(row.id) != row
+            and not (only_moves and (row.id not in known or known[row.id].folder == row.folder))
+        ]
         gone = [row for row in compared.before if row.id not in now]
         if len(differing) + len(gone) > RELIST_CHANGES_MAX or self._is_lost_area(gone, compared):
             self._teller.missed(account)
@@ -195,7 +207,8 @@ class LiveFolders:
             with_body = before is None or (before.size, before.mtime) != (row.size, row.mtime)
             told += self._teller.item(account, row, directory, change, with_body=with_body) is not None
         for row in gone:
-            self._teller.item_deleted(account, row)
+            if not only_moves or not self._identity.is_taken(account, row.id):
+                self._teller.item_deleted(account, row)
         return told + len(gone) + self._tell_folders(account, compared, gone=True)
 
     @staticmethod
