@@ -23,6 +23,7 @@ from backupd.config import LogFormat, LogLevel
 
 TEXT_CHARACTERS_MAX = 4_000
 FRAMES_MAX = 30
+DEPTH_MAX = 6
 _SECRET_WORDS = ("password", "passwd", "secret", "token", "credential", "authorization", "private_key")
 _HARMLESS = ("password_file", "password_path")
 _REDACTED = "(secret)"
@@ -139,16 +140,20 @@ def _sounds_secret(key: str) -> bool:
     return folded not in _HARMLESS and any(word in folded for word in _SECRET_WORDS)
 
 
-def _bounded(value: Any) -> Any:
-    """Return a value with texts cut and, in tables, secrets replaced."""
+def _bounded(value: Any, depth: int = DEPTH_MAX) -> Any:
+    """Return a value with texts cut and, in tables and lists within it, secrets replaced."""
     if isinstance(value, str) and len(value) > TEXT_CHARACTERS_MAX:
         return f"{value[:TEXT_CHARACTERS_MAX]}… ({len(value)} characters)"
+    if not isinstance(value, dict | list | tuple):
+        return value
+    if depth == 0:
+        return "(deeper)"
     if isinstance(value, dict):
         return {
-            key: _REDACTED if _sounds_secret(str(key)) and inner else _bounded(inner)
+            key: _REDACTED if _sounds_secret(str(key)) and inner else _bounded(inner, depth - 1)
             for key, inner in value.items()
         }
-    return value
+    return [_bounded(inner, depth - 1) for inner in value]
 
 
 class _FromLibraries(logging.Handler):

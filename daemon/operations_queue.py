@@ -311,8 +311,12 @@ class OperationsQueue:
         now = self._clock.now()
         ended = moved(place.operation, status, now, verdict=sentence, hint=hint, counts=counts)
         place.work = place.running = None
-        self._become(place, ended)
-        await self._save(place)
+        place.operation = ended
+        try:
+            await self._save(place)
+        finally:
+            # Whoever waits hears of the end once it is kept: a crash can't take it back.
+            self._become(place, ended)
 
     def _become(self, place: _Place, operation: Operation) -> None:
         place.operation = operation
