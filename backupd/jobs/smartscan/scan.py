@@ -171,7 +171,9 @@ class SmartScan:
         for finding in findings:
             work.count(finding)
         await work.add(findings)
-        await work.read(
+        last_item = listing.items[-1].item if listing.items else ""
+        await work.finish(
+            Finished(account, listing.cursor, moment, last_item),
             [
                 ChunkItem(
                     account,
@@ -186,8 +188,6 @@ class SmartScan:
             ],
             moment,
         )
-        last_item = listing.items[-1].item if listing.items else ""
-        work.finished.append(Finished(account, listing.cursor, moment, last_item))
 
     def _plan(
         self,

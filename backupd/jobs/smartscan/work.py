@@ -8,6 +8,7 @@ bytes of contents wait for a flush, and the scan waits when the recorder is more
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
@@ -115,12 +116,14 @@ class Work:
         self.options = options
         self.tally = Tally()
         self.done = 0
-        self.finished: list[Finished] = []
+        self._listed: dict[str, Finished] = {}
+        self._unread: Counter[str] = Counter()
+        self._journaled: list[tuple[int, Finished]] = []
         self._unreadable_accounts: set[str] = set()
         self._refusals: list[str] = []
         self._chunk: list[ChunkItem] = []
         self._moment: datetime | None = None
-        self._reading: set[asyncio.Future[ChunkResult]] = set()
+        self._reading: dict[asyncio.Future[ChunkResult], list[ChunkItem]] = {}
         self._payloads: list[bytes] = []
         self._staged: list[Staged] = []
         self._bytes = 0
@@ -179,8 +182,13 @@ class Work:
         self.done += len(findings)
         await self._flush_if_full()
 
-    async def read(self, items: Sequence[ChunkItem], moment: datetime) -> None:
-        """Take items that must be read; they are read in chunks, a bounded number at a time."""
+    async def finish(self, account: Finished, items: Sequence[ChunkItem], moment: datetime) -> None:
+        """Take an account's last findings: items that must be read, in chunks, a bounded number at a time.
+
+        The account's cursor is kept as soon as all its findings are durably recorded.
+        """
+        self._listed[account.account] = account
+        self._unread[account.account] += len(items)
         self._to_read += len(items)
         self._moment = moment
         for item in items:
@@ -219,7 +227,7 @@ class Work:
             future = loop.run_in_executor(
                 None, workers.read_chunk, chunk, moment, self._reader, self._store.blobs
             )
-        self._reading.add(future)
+        self._reading[future] = chunk
         if len(self._reading) >= max(2, 2 * self._workers):
             await self._collect(asyncio.FIRST_COMPLETED)
 
@@ -251,10 +259,12 @@ class Work:
     async def _collect(self, return_when: str) -> None:
         if not self._reading:
             return
-        done, self._reading = await asyncio.wait(self._reading, return_when=return_when)
+        done, _ = await asyncio.wait(self._reading, return_when=return_when)
         for future in done:
+            chunk = self._reading.pop(future)
             try:
                 self._take(future.result())
+                self._unread.subtract(item.account for item in chunk)
             except BrokenProcessPool as error:
                 raise BackupdError("a scanning worker process ended", hint="run the scan again") from error
         await self._flush_if_full()
@@ -296,6 +306,9 @@ class Work:
         if payloads:
             self._last_sequence = await asyncio.to_thread(self._store_findings, payloads, staged)
         self.run.report(self.done, self._total, unit="items")
+        read = [account for account in self._listed if self._unread[account] <= 0]
+        self._journaled += [(self._last_sequence, self._listed.pop(account)) for account in read]
+        await asyncio.to_thread(self._keep_cursors, self._store.index.cursor())
         behind = self._last_sequence - UNRECORDED_ENTRIES_MAX
         if behind > 0:
             await self._recorded_through(behind)
@@ -310,9 +323,12 @@ class Work:
             await self._collect(asyncio.FIRST_COMPLETED)
         await self._flush()
         await self._recorded_through(self._last_sequence)
-        await asyncio.to_thread(self._keep_cursors)
+        await asyncio.to_thread(self._keep_cursors, self._last_sequence)
 
-    def _keep_cursors(self) -> None:
+    def _keep_cursors(self, recorded: int) -> None:
+        """Keep the cursors of accounts all of whose findings are recorded up to a sequence number."""
+        ready = [account for sequence, account in self._journaled if sequence <= recorded]
+        self._journaled = [one for one in self._journaled if one[0] > recorded]
         statistics = self._store.statistics
         statistics.write_accounts(
             {
@@ -322,7 +338,7 @@ class Work:
                     last_scan=one.moment,
                     last_item=one.last_item or None,
                 )
-                for one in self.finished
+                for one in ready
                 if one.account not in self._unreadable_accounts
             }
         )
