@@ -1,0 +1,142 @@
+"""Claims about what restores write into a mail host's files."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import threading
+import time
+import tomllib
+
+import pytest
+
+from backupd.appservers import delivery
+from backupd.appservers.base import Account
+from backupd.appservers.delivery import deliver_file, deliver_message, make_mail_folder, toml_of
+from backupd.errors import AppServerRefused, AppServerUnavailable
+from backupd.items import Area, Kind
+from backupd.states import Photograph
+from tests.world import mailtree
+
+ALICE = "user0000@example.test"
+
+
+def test_a_message_lies_as_a_maildir_wants_it(tree):
+    """The name carries size and flags, the file the date, keywords get letters, nothing stays in tmp."""
+    metadata = {"flags": ["seen", "nonsense"], "tags": ["work", "$label"], "received": "2020-01-02T03:04:05Z"}
+    done = deliver_message(tree.account(ALICE), "Neu/Über", metadata, io.BytesIO(b"hello"))
+    assert done.directory == tree.maildir(ALICE, "Neu/&ANw-ber")
+    assert done.name.endswith(",S=5:2,Sab")
+    assert done.facts.st_mtime == 1577934245
+    assert (done.directory / "dovecot-keywords").read_text() == "0 work\n1 $label\n"
+    assert (done.directory / "maildirfolder").exists()
+    assert list((done.directory / "tmp").iterdir()) == []
+    assert not (done.directory / "dovecot-uidlist.lock").exists()
+    account = tree.account(ALICE).stat()
+    assert (done.facts.st_uid, done.facts.st_gid) == (account.st_uid, account.st_gid)
+    assert stat.S_IMODE((done.directory / "cur").stat().st_mode) & 0o700 == 0o700
+
+
+def test_keywords_known_keep_their_letters(tree):
+    """A keyword that has a letter keeps it; above 26 nothing is lost but the new keyword's name."""
+    folder = tree.maildir(ALICE)
+    (folder / "dovecot-keywords").write_text("".join(f"{n} k{n}\n" for n in range(26)))
+    done = deliver_message(tree.account(ALICE), "INBOX", {"tags": ["k3", "extra"]}, io.BytesIO(b"x"))
+    assert done.name.endswith(":2,d")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_what_root_delivers_belongs_to_the_account(tree):
+    """Files, folders and keywords get the owner of the account's directory."""
+    for path in (tree.account(ALICE), *tree.account(ALICE).rglob("*")):
+        os.chown(path, 12345, 23456)
+    done = deliver_message(tree.account(ALICE), "New", {"tags": ["work"]}, io.BytesIO(b"x"))
+    deliver_file(tree.account(ALICE), Area.FILES, "a/b", "c.txt", {}, io.BytesIO(b"x"))
+    made = [done.directory, *done.directory.rglob("*"), *(tree.account(ALICE) / "files").rglob("*")]
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {(12345, 23456)}
+
+
+def test_nothing_existing_is_overwritten(tree):
+    """A taken name gets a number before its suffix."""
+    for expected in ("a.tar.txt", "a.tar~2.txt", "a.tar~3.txt"):
+        done = deliver_file(
+            tree.account(ALICE), Area.FILES, "", "a.tar.txt", {}, io.BytesIO(expected.encode())
+        )
+        assert done.name == expected
+    files = sorted((tree.account(ALICE) / "files").glob("a*"))
+    assert [path.read_text() for path in files] == [path.name for path in files]
+    assert not list((tree.account(ALICE) / "files").glob(".backupd*"))
+
+
+@pytest.mark.parametrize("folder", ["..", "a/../b", "a//b", "/etc", "a/", "nul\0", "with.dot", "x" * 300])
+def test_mail_folders_that_can_not_be_are_refused(tree, folder):
+    """Names that lead out, are empty or hold Maildir++'s separator are refused, and make nothing."""
+    before = sorted(tree.root.rglob("*"))
+    with pytest.raises(AppServerRefused):
+        make_mail_folder(tree.account(ALICE), folder)
+    assert sorted(tree.root.rglob("*")) == before
+
+
+def test_no_link_is_followed(tree, tmp_path):
+    """A folder or an area that is a link to elsewhere is refused."""
+    outside = mailtree.make_maildir(tmp_path / "outside")
+    tree.maildir(ALICE, "Linked").symlink_to(outside)
+    (tree.account(ALICE) / "files" / "linked").symlink_to(outside)
+    with pytest.raises(AppServerRefused):
+        deliver_message(tree.account(ALICE), "Linked", {}, io.BytesIO(b"x"))
+    with pytest.raises(AppServerRefused):
+        deliver_file(tree.account(ALICE), Area.FILES, "linked", "x", {}, io.BytesIO(b"x"))
+    assert [path for path in outside.rglob("*") if path.is_file()] == []
+
+
+def test_a_locked_folder_is_waited_for_and_then_told(tree, monkeypatch):
+    """Dovecot's lock is waited for; where it stays, the delivery says so; a stale one is taken over."""
+    lock = tree.maildir(ALICE) / "dovecot-uidlist.lock"
+    lock.touch()
+    timer = threading.Timer(0.1, lock.unlink)
+    timer.start()
+    deliver_message(tree.account(ALICE), "INBOX", {"tags": ["one"]}, io.BytesIO(b"x"))
+    timer.join()
+    lock.touch()
+    monkeypatch.setattr(delivery, "LOCK_SECONDS_MAX", 0.05)
+    with pytest.raises(AppServerUnavailable):
+        deliver_message(tree.account(ALICE), "INBOX", {"tags": ["two"]}, io.BytesIO(b"x"))
+    old = time.time() - 1000
+    os.utime(lock, (old, old))
+    deliver_message(tree.account(ALICE), "INBOX", {"tags": ["two"]}, io.BytesIO(b"x"))
+
+
+def test_toml_comes_back():
+    """Attributes written are read back as they were, whatever they hold."""
+    attributes = {
+        "id": "x",
+        'quo"te': 'a "b" \\ \n\x7f\x01é',
+        "numbers": [1, -2, 2.5, 10**17],
+        "truth": True,
+        "nested": {"deep er": {"list": [{"a": 1}]}},
+        "empty": {},
+    }
+    assert tomllib.loads(toml_of(attributes | {"none": None})) == attributes
+
+
+@pytest.mark.parametrize(
+    "name", ["nobody", "a/b@example.test", "..@example.test", "a@..", ".a@example.test", "@x"]
+)
+async def test_addresses_that_can_not_be_are_refused(server, tree, name):
+    """An account whose address gives no plain directory is refused, and makes nothing."""
+    before = sorted(tree.root.rglob("*"))
+    with pytest.raises(AppServerRefused):
+        await server.create_account(Account(id="", name=name, metadata={}))
+    assert sorted(tree.root.rglob("*")) == before
+
+
+async def test_a_put_contact_is_listed_under_its_id(server, account):
+    """Contacts without uid and a kind that has no content: the first gets an id, the second is refused."""
+    photograph = Photograph(metadata={"folder": "Personal"})
+    identifier = await server.put(
+        account, Kind.CONTACT, photograph, io.BytesIO(mailtree.generated_contact(1))
+    )
+    assert identifier in {item.item for item in (await server.changes(account, None)).items}
+    with pytest.raises(AppServerRefused):
+        await server.put(account, Kind.FOLDER, photograph, io.BytesIO(b""))
