@@ -14,8 +14,8 @@ from daemon.health import STATUS_CHARACTERS_MAX, Notifier, Pulse, feed_watchdog
 from tests.world.clocks import FakeClock
 
 
-class ServiceManager:
-    """A socket as systemd offers it, and what was said to it."""
+class Systemd:
+    """A socket as the service manager offers it, and what was said to it."""
 
     def __init__(self, address: str) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -33,22 +33,22 @@ class ServiceManager:
 
 
 @pytest.fixture(params=["path", "abstract"])
-def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServiceManager]:
+def systemd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Systemd]:
     address = str(tmp_path / "notify") if request.param == "path" else f"@backupd-test-{os.getpid()}"
-    manager = ServiceManager(address)
-    yield manager
-    manager.socket.close()
+    systemd = Systemd(address)
+    yield systemd
+    systemd.socket.close()
 
 
-def test_what_systemd_hears(manager: ServiceManager) -> None:
+def test_what_systemd_hears(systemd: Systemd) -> None:
     """Each message is one datagram in the words of sd_notify, at a path or an abstract address."""
-    notifier = Notifier(manager.address)
+    notifier = Notifier(systemd.address)
     notifier.status("rebuilding\nthe   index")
     notifier.extend_timeout(90)
     notifier.ready("following 3 accounts")
     notifier.feed_watchdog()
     notifier.stopping()
-    assert manager.heard() == [
+    assert systemd.heard() == [
         "STATUS=rebuilding the index",
         "EXTEND_TIMEOUT_USEC=90000000",
         "READY=1\nSTATUS=following 3 accounts",
@@ -56,17 +56,17 @@ def test_what_systemd_hears(manager: ServiceManager) -> None:
         "STOPPING=1\nSTATUS=stopping",
     ]
     notifier.reloading()
-    (message,) = manager.heard()
+    (message,) = systemd.heard()
     assert message.startswith("RELOADING=1\nMONOTONIC_USEC=")
     assert notifier.is_heard
 
 
-def test_a_status_is_one_short_line(manager: ServiceManager) -> None:
+def test_a_status_is_one_short_line(systemd: Systemd) -> None:
     """A long status is cut, an empty one is not sent."""
-    notifier = Notifier(manager.address)
+    notifier = Notifier(systemd.address)
     notifier.status("x" * 5000)
     notifier.status("")
-    assert [len(message) for message in manager.heard()] == [STATUS_CHARACTERS_MAX + len("STATUS=")]
+    assert [len(message) for message in systemd.heard()] == [STATUS_CHARACTERS_MAX + len("STATUS=")]
 
 
 def test_the_environment_is_read_once_and_emptied() -> None:
@@ -95,7 +95,7 @@ def test_no_watchdog_where_none_is_meant(environ: dict[str, str]) -> None:
     assert Notifier.from_environment(environ).watchdog_seconds == 0
 
 
-def test_a_silent_service_manager_disturbs_nobody(tmp_path: Path) -> None:
+def test_nobody_listening_disturbs_nobody(tmp_path: Path) -> None:
     """Without an address nothing is sent; an address where nobody listens raises nothing."""
     Notifier().ready()
     Notifier(str(tmp_path / "nobody")).ready()
@@ -103,20 +103,20 @@ def test_a_silent_service_manager_disturbs_nobody(tmp_path: Path) -> None:
 
 async def test_the_watchdog_is_fed_three_times_per_interval(tmp_path: Path) -> None:
     """Within two intervals of 60 s the watchdog is fed at 0, 20, …, 120 s."""
-    manager, clock = ServiceManager(str(tmp_path / "notify")), FakeClock()
-    notifier = Notifier(manager.address, watchdog_seconds=60)
+    systemd, clock = Systemd(str(tmp_path / "notify")), FakeClock()
+    notifier = Notifier(systemd.address, watchdog_seconds=60)
     async with asyncio.TaskGroup() as group:
         feeding = group.create_task(feed_watchdog(notifier, clock, lambda: ""))
         await clock.advance(120)
         feeding.cancel()
-    assert manager.heard() == ["WATCHDOG=1"] * 7
-    manager.socket.close()
+    assert systemd.heard() == ["WATCHDOG=1"] * 7
+    systemd.socket.close()
 
 
 async def test_the_watchdog_starves_while_something_hangs(tmp_path: Path) -> None:
     """A part that gives no sign of life stops the feeding; when it beats again, feeding goes on."""
-    manager, clock = ServiceManager(str(tmp_path / "notify")), FakeClock()
-    notifier = Notifier(manager.address, watchdog_seconds=3)
+    systemd, clock = Systemd(str(tmp_path / "notify")), FakeClock()
+    notifier = Notifier(systemd.address, watchdog_seconds=3)
     recorder = Pulse("the recorder", clock, silent_seconds_max=30)
     recorder.beat()
     async with asyncio.TaskGroup() as group:
@@ -124,15 +124,15 @@ async def test_the_watchdog_starves_while_something_hangs(tmp_path: Path) -> Non
         fed = 0
         for _ in range(6):
             await clock.advance(5.05)
-            fed += len(manager.heard())
+            fed += len(systemd.heard())
         assert fed == 31
         await clock.advance(60)
-        assert manager.heard() == []
+        assert systemd.heard() == []
         recorder.beat()
         await clock.advance(5)
-        assert len(manager.heard()) == 5
+        assert len(systemd.heard()) == 5
         feeding.cancel()
-    manager.socket.close()
+    systemd.socket.close()
 
 
 async def test_without_a_watchdog_nothing_is_awaited() -> None:
