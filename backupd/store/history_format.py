@@ -57,8 +57,9 @@ def parse(content: bytes, path: str) -> Parsed:
 def parse_lines(content: bytes, base: int, path: str) -> Parsed:
     """Read states line by line, from the beginning of a line on; `base` is its offset in the file."""
     states: list[State] = []
+    content = _without_holes(content)
     if base == 0 and not content.startswith(OPENING):
-        if OPENING.startswith(content) or not content.strip(b"\0"):
+        if OPENING.startswith(content):
             return Parsed(states, 0, is_torn=True)
         raise corrupt(path, 0, "it does not begin with '['")
     place = len(OPENING) if base == 0 else 0
@@ -66,7 +67,7 @@ def parse_lines(content: bytes, base: int, path: str) -> Parsed:
     while True:
         stop = content.find(b"\n", place)
         line = content[place:] if stop < 0 else content[place:stop]
-        if line == b"]" and states and not content[stop + 1 :].strip(b"\0"):
+        if line == b"]" and states and stop in (-1, len(content) - 1):
             return Parsed(states, end, is_torn=not content.endswith(b"}" + CLOSING))
         try:
             state = _decoder.decode(line.removesuffix(b","))
@@ -91,15 +92,20 @@ def is_ascending(states: Sequence[State]) -> bool:
 
 
 def salvage(content: bytes) -> list[State]:
-    """Return every state that can be read and fits the order, whatever stands between."""
+    """Return the states that can be read and fit the order, whatever stands between.
+
+    Of two neighbours that contradict each other the later one stays, if it fits what was before.
+    """
     states: list[State] = []
     for line in content.split(b"\n"):
         try:
             state = _decoder.decode(line.removesuffix(b","))
         except (msgspec.DecodeError, UnicodeDecodeError):
             continue
-        if not states or is_ascending([states[-1], state]):
+        if is_ascending([*states[-1:], state]):
             states.append(state)
+        elif is_ascending([*states[-2:-1], state]):
+            states[-1] = state
     return states
 
 
@@ -113,11 +119,12 @@ def corrupt(path: str, offset: int, reason: str) -> CorruptHistory:
     )
 
 
-def _may_be_torn(content: bytes, place: int, stop: int) -> bool:
-    """Tell whether a line that is no state may be the last that an append got to.
+def _without_holes(content: bytes) -> bytes:
+    """Return what stands before room that the file system had made but not filled; JSON holds no zeros."""
+    hole = content.find(_HOLE)
+    return (content if hole < 0 else content[:hole]).rstrip(b"\0")
 
-    That is a line without an end, one in place of the closing bracket, or one with so many zeros that the
-    file system had made room for it but not written it yet.
-    """
-    is_last = stop < 0 or (stop - place <= 1 and stop + 1 == len(content))
-    return is_last or content.endswith(b"\0") or _HOLE in content[place:]
+
+def _may_be_torn(content: bytes, place: int, stop: int) -> bool:
+    """Tell whether a line that is no state may be where an append ended, or the closing bracket's."""
+    return stop < 0 or (stop - place <= 1 and stop + 1 == len(content))
