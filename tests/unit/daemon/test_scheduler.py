@@ -208,3 +208,13 @@ def test_the_local_zone_has_rules(tmp_path: Path) -> None:
     assert local_zone({}, tmp_path / "missing") is UTC
     (tmp_path / "localtime").write_bytes(b"no zone")
     assert local_zone({}, tmp_path / "localtime") is UTC
+
+
+async def test_a_job_set_shortly_before_its_time_is_on_time() -> None:
+    """A change wakes the scheduler: a job due in ten seconds does not wait for the next look."""
+    world = World(utc(2026, 11, 24, 2, 59, 45))
+    async with world.running():
+        await world.clock.advance(5)
+        world.scheduler.set("scan", DAILY)
+        await world.clock.advance(30)
+    assert world.moments == [utc(2026, 11, 24, 3, 0)]
