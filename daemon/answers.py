@@ -187,7 +187,7 @@ class Answers:
     async def _configure(self, command: str, given: dict[str, Any]) -> Reply:
         verb, _, level = command.partition(" ")
         if verb == "info":
-            return _attribute_info(given["attribute"])
+            return _attribute_told(given["attribute"])
         scopes = await asyncio.to_thread(self._scopes, level, given)
         subject = scopes.account or scopes.cos or scopes.server
         match verb:
@@ -263,7 +263,7 @@ def _attribute_view(resolved: Resolved) -> AttributeView:
     )
 
 
-def _attribute_info(name: str) -> AttributeReply:
+def _attribute_told(name: str) -> AttributeReply:
     attribute = attribute_named(name)
     no_effect = f" No effect here: {attribute.no_effect}." if attribute.no_effect else ""
     return AttributeReply(

@@ -146,6 +146,8 @@ class Work:
                 future.cancel()
             if self._pool is not None:
                 self._pool.shutdown(wait=kind is None, cancel_futures=True)
+            # Of a scan that ended early contents may be staged that nobody wants any more.
+            await asyncio.to_thread(self._store.blobs.discard, self._staged)
 
     def estimate(self, accounts_done: int, accounts: int) -> None:
         """Estimate all items of the scan from those of the accounts listed so far, and report."""
@@ -218,10 +220,13 @@ class Work:
         self.run.check()
         chunk, self._chunk = self._chunk, []
         moment = self._moment or self._clock.now()
-        loop = asyncio.get_running_loop()
         if self._reader is None:
-            future: asyncio.Future[ChunkResult] = asyncio.ensure_future(self._read_here(chunk, moment))
-        elif self._many():
+            self._take(await self._read_here(chunk, moment), chunk)
+            await self._flush_if_full()
+            return
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[ChunkResult]
+        if self._many():
             future = loop.run_in_executor(self._workers_pool(), workers.read_chunk_in_worker, chunk, moment)
         else:
             future = loop.run_in_executor(
@@ -263,13 +268,13 @@ class Work:
         for future in done:
             chunk = self._reading.pop(future)
             try:
-                self._take(future.result())
-                self._unread.subtract(item.account for item in chunk)
+                self._take(future.result(), chunk)
             except BrokenProcessPool as error:
                 raise BackupdError("a scanning worker process ended", hint="run the scan again") from error
         await self._flush_if_full()
 
-    def _take(self, result: ChunkResult) -> None:
+    def _take(self, result: ChunkResult, chunk: Sequence[ChunkItem]) -> None:
+        self._unread.subtract(item.account for item in chunk)
         self._payloads += result.payloads
         self._staged += result.staged
         self._bytes += result.content_bytes
