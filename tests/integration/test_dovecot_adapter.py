@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import tempfile
 from pathlib import Path
@@ -68,14 +69,22 @@ class Follower:
         self.changes.clear()
 
 
-@pytest.fixture
-async def follower(server):
-    following = Follower(server)
-    task = asyncio.create_task(following.run())
-    await following.began.wait()
-    yield following
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+def message_created(change):
+    return change.kind is Kind.MESSAGE and change.type is ChangeType.CREATED
+
+
+def message_deleted(change):
+    return change.kind is Kind.MESSAGE and change.type is ChangeType.DELETED
+
+
+@contextlib.asynccontextmanager
+async def following(server):
+    follower = Follower(server)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(follower.run(), name="follow")
+        await follower.began.wait()
+        yield follower
+        task.cancel()
 
 
 async def account_of(server, address):
@@ -91,71 +100,70 @@ def in_threads(function, *arguments):
     return asyncio.to_thread(function, *arguments)
 
 
-async def test_delivery_by_lmtp_is_told_with_its_bytes(dovecot, follower, address):
+async def test_delivery_by_lmtp_is_told_with_its_bytes(dovecot, server, address):
     """A message delivered by LMTP is told as created, with the bytes that lie in the Maildir."""
-    await in_threads(dovecot.deliver, address, generated_message(1))
-    told = await follower.wait_until_told(lambda c: c.kind is Kind.MESSAGE and c.type is ChangeType.CREATED)
-    assert told.metadata["folder"] == "INBOX"
-    assert told.metadata["message_id"] in told.body.decode()
-    (file,) = [path for path in dovecot.maildir(address).rglob("*") if path.parent.name in ("new", "cur")]
-    assert told.body == file.read_bytes()
+    async with following(server) as follower:
+        await in_threads(dovecot.deliver, address, generated_message(1))
+        told = await follower.wait_until_told(message_created)
+        assert told.metadata["folder"] == "INBOX"
+        assert told.metadata["message_id"] in told.body.decode()
+        (file,) = [path for path in dovecot.maildir(address).rglob("*") if path.parent.name in ("new", "cur")]
+        assert told.body == file.read_bytes()
 
 
-async def test_flags_and_keywords_keep_the_id(dovecot, server, follower, address):
+async def test_flags_and_keywords_keep_the_id(dovecot, server, address):
     """STORE of flags and of a keyword is told as modified, of the same item, with words and names."""
-    await in_threads(dovecot.deliver, address, generated_message(2))
-    created = await follower.wait_until_told(
-        lambda c: c.type is ChangeType.CREATED and c.kind is Kind.MESSAGE
-    )
+    async with following(server) as follower:
+        await in_threads(dovecot.deliver, address, generated_message(2))
+        created = await follower.wait_until_told(message_created)
 
-    def store():
-        with dovecot.imap(address) as client:
-            client.select("INBOX")
-            client.store("1", "+FLAGS", r"(\Seen \Flagged work)")
+        def store():
+            with dovecot.imap(address) as client:
+                client.select("INBOX")
+                client.store("1", "+FLAGS", r"(\Seen \Flagged work)")
 
-    await in_threads(store)
-    told = await follower.wait_until_told(
-        lambda c: c.metadata is not None and c.metadata.get("tags") == ["work"]
-    )
-    assert told.item == created.item
-    assert told.type is ChangeType.MODIFIED
-    assert told.metadata["flags"] == ["flagged", "seen"]
-    assert told.digest == created.digest
-    (listed,) = await messages_of(server, await account_of(server, address))
-    assert (listed.item, listed.metadata["tags"]) == (created.item, ["work"])
+        await in_threads(store)
+        told = await follower.wait_until_told(
+            lambda c: c.metadata is not None and c.metadata.get("tags") == ["work"]
+        )
+        assert told.item == created.item
+        assert told.type is ChangeType.MODIFIED
+        assert told.metadata["flags"] == ["flagged", "seen"]
+        assert told.digest == created.digest
+        (listed,) = await messages_of(server, await account_of(server, address))
+        assert (listed.item, listed.metadata["tags"]) == (created.item, ["work"])
 
 
-async def test_move_keeps_the_id_and_copy_makes_a_new_item(dovecot, server, follower, address):
+async def test_move_keeps_the_id_and_copy_makes_a_new_item(dovecot, server, address):
     """IMAP MOVE is told as moved, of the same id; COPY as the creation of another item."""
-    await in_threads(dovecot.deliver, address, generated_message(3))
-    created = await follower.wait_until_told(
-        lambda c: c.type is ChangeType.CREATED and c.kind is Kind.MESSAGE
-    )
+    async with following(server) as follower:
+        await in_threads(dovecot.deliver, address, generated_message(3))
+        created = await follower.wait_until_told(message_created)
 
-    def move():
-        with dovecot.imap(address) as client:
-            client.create("Archive/2026")
-            client.select("INBOX")
-            assert client._simple_command("MOVE", "1", '"Archive/2026"')[0] == "OK"
+        def move():
+            with dovecot.imap(address) as client:
+                client.create("Archive/2026")
+                client.select("INBOX")
+                assert client._simple_command("MOVE", "1", '"Archive/2026"')[0] == "OK"
 
-    await in_threads(move)
-    moved = await follower.wait_until_told(
-        lambda c: c.kind is Kind.MESSAGE and (c.metadata or {}).get("folder") == "Archive/2026"
-    )
-    assert (moved.item, moved.type) == (created.item, ChangeType.MOVED)
-    follower.forget()
+        await in_threads(move)
+        moved = await follower.wait_until_told(
+            lambda c: c.kind is Kind.MESSAGE and (c.metadata or {}).get("folder") == "Archive/2026"
+        )
+        assert (moved.item, moved.type) == (created.item, ChangeType.MOVED)
+        follower.forget()
 
-    def copy():
-        with dovecot.imap(address) as client:
-            client.select('"Archive/2026"')
-            assert client.copy("1", "INBOX")[0] == "OK"
+        def copy():
+            with dovecot.imap(address) as client:
+                client.select('"Archive/2026"')
+                assert client.copy("1", "INBOX")[0] == "OK"
 
-    await in_threads(copy)
-    copied = await follower.wait_until_told(lambda c: c.kind is Kind.MESSAGE and c.type is ChangeType.CREATED)
-    assert copied.item != created.item
-    assert copied.digest == created.digest
-    account = await account_of(server, address)
-    assert {item.item for item in await messages_of(server, account)} == {created.item, copied.item}
+        await in_threads(copy)
+        copied = await follower.wait_until_told(message_created)
+        assert copied.item != created.item
+        assert copied.digest == created.digest
+        account = await account_of(server, address)
+        assert {item.item for item in await messages_of(server, account)} == {created.item, copied.item}
 
 
 async def test_move_is_understood_by_a_listing_too(dovecot, server, address):
@@ -178,56 +186,57 @@ async def test_move_is_understood_by_a_listing_too(dovecot, server, address):
     assert {(Area.MAIL, "INBOX"), (Area.MAIL, "Sent")} <= listing.scope
 
 
-async def test_expunge_and_folder_rename_and_delete(dovecot, server, follower, address):
+async def test_expunge_and_folder_rename_and_delete(dovecot, server, address):
     """RENAME moves the folder and its messages under their ids; EXPUNGE and DELETE are told as deleted."""
-    await in_threads(dovecot.deliver, address, generated_message(5))
-    await follower.wait_until_told(lambda c: c.kind is Kind.MESSAGE and c.type is ChangeType.CREATED)
+    async with following(server) as follower:
+        await in_threads(dovecot.deliver, address, generated_message(5))
+        await follower.wait_until_told(message_created)
 
-    def fill():
-        with dovecot.imap(address) as client:
-            client.create("Old")
-            client.append("Old", "", None, generated_message(6))
-            client.append("Old", "", None, generated_message(7))
+        def fill():
+            with dovecot.imap(address) as client:
+                client.create("Old")
+                client.append("Old", "", None, generated_message(6))
+                client.append("Old", "", None, generated_message(7))
 
-    await in_threads(fill)
-    account = await account_of(server, address)
-    await follower.wait_until_told(lambda c: c.kind is Kind.MESSAGE and c.type is ChangeType.CREATED, count=3)
-    ids = {
-        c.item
-        for c in follower.changes
-        if (c.metadata or {}).get("folder") == "Old" and c.kind is Kind.MESSAGE
-    }
-    folder = (
-        await follower.wait_until_told(lambda c: c.kind is Kind.FOLDER and c.metadata["folder"] == "Old")
-    ).item
-    follower.forget()
+        await in_threads(fill)
+        account = await account_of(server, address)
+        await follower.wait_until_told(message_created, count=3)
+        ids = {
+            c.item
+            for c in follower.changes
+            if (c.metadata or {}).get("folder") == "Old" and c.kind is Kind.MESSAGE
+        }
+        folder = (
+            await follower.wait_until_told(lambda c: c.kind is Kind.FOLDER and c.metadata["folder"] == "Old")
+        ).item
+        follower.forget()
 
-    def rename():
-        with dovecot.imap(address) as client:
-            assert client.rename("Old", "Neu&APw-")[0] == "OK"
+        def rename():
+            with dovecot.imap(address) as client:
+                assert client.rename("Old", "Neu&APw-")[0] == "OK"
 
-    await in_threads(rename)
-    moved = await follower.wait_until_told(lambda c: c.kind is Kind.FOLDER and c.type is ChangeType.MOVED)
-    assert (moved.item, moved.metadata["folder"]) == (folder, "Neuü")
-    assert {
-        item.item for item in await messages_of(server, account) if item.metadata["folder"] == "Neuü"
-    } == ids
-    assert not [c for c in follower.changes if c.type is ChangeType.DELETED]
-    follower.forget()
+        await in_threads(rename)
+        moved = await follower.wait_until_told(lambda c: c.kind is Kind.FOLDER and c.type is ChangeType.MOVED)
+        assert (moved.item, moved.metadata["folder"]) == (folder, "Neuü")
+        assert {
+            item.item for item in await messages_of(server, account) if item.metadata["folder"] == "Neuü"
+        } == ids
+        assert not [c for c in follower.changes if c.type is ChangeType.DELETED]
+        follower.forget()
 
-    def expunge_and_delete():
-        with dovecot.imap(address) as client:
-            client.select("INBOX")
-            client.store("1", "+FLAGS", r"(\Deleted)")
-            client.expunge()
-            client.close()
-            assert client.delete("Neu&APw-")[0] == "OK"
+        def expunge_and_delete():
+            with dovecot.imap(address) as client:
+                client.select("INBOX")
+                client.store("1", "+FLAGS", r"(\Deleted)")
+                client.expunge()
+                client.close()
+                assert client.delete("Neu&APw-")[0] == "OK"
 
-    await in_threads(expunge_and_delete)
-    await follower.wait_until_told(lambda c: c.kind is Kind.FOLDER and c.type is ChangeType.DELETED)
-    await follower.wait_until_told(lambda c: c.kind is Kind.MESSAGE and c.type is ChangeType.DELETED, count=3)
-    assert await messages_of(server, account) == []
-    assert follower.missed == set()
+        await in_threads(expunge_and_delete)
+        await follower.wait_until_told(lambda c: c.kind is Kind.FOLDER and c.type is ChangeType.DELETED)
+        await follower.wait_until_told(message_deleted, count=3)
+        assert await messages_of(server, account) == []
+        assert follower.missed == set()
 
 
 async def test_what_is_put_is_there_over_imap(dovecot, server, address):

@@ -233,13 +233,11 @@ async def followed(server):
             batches.append(watched)
             began.set()
 
-    task = asyncio.create_task(follow())
-    await began.wait()
-    try:
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(follow(), name="follow")
+        await began.wait()
         yield batches
-    finally:
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_a_name_that_is_no_utf8_does_not_end_the_watch(watching, server, tree, monkeypatch):
