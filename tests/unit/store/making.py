@@ -6,11 +6,14 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from backupd import durable
 from backupd.events import Change, encode_change
 from backupd.items import ItemKey, Kind, digest_of
 from backupd.states import ChangeType, Origin, State
+from backupd.store.store import Store
+from tests.world.clocks import FakeClock
 
 START = datetime(2026, 11, 23, 20, 55, tzinfo=UTC)
 
@@ -49,6 +52,12 @@ def state(
         size=None if content is None else len(content),
         **facts,
     )
+
+
+def opened(path: Path, server: str = "one", *, writable: bool = True, **more: int) -> Store:
+    """Open the Backup Path of a server."""
+    clock = FakeClock()
+    return Store.open(path, server_id=server, server_name="mail", clock=clock, writable=writable, **more)
 
 
 def message(item: str = "2057", account: str = "alice") -> ItemKey:
