@@ -89,13 +89,11 @@ class Connection:
         )
         self._paho: PahoClient = self._client._client  # noqa: SLF001 - the one private attribute: late acknowledgement
         self._prepare(self._paho)
-        entering = asyncio.ensure_future(self._client.__aenter__())
         try:
-            await asyncio.shield(entering)
+            await self._client.__aenter__()
         except BaseException:
-            # aiomqtt leaves the socket open when it gives up, and its connecting thread can't be cancelled.
+            # aiomqtt leaves the socket open when it gives up, and a thread that connects when cancelled.
             self._abandon()
-            entering.add_done_callback(lambda done: done.cancelled() or done.exception())
             raise
 
     def _prepare(self, paho: PahoClient) -> None:
@@ -114,11 +112,10 @@ class Connection:
     def _on_disconnect(
         self, forward: Any, paho: PahoClient, userdata: Any, flags: Any, code: Any, *rest: Any
     ) -> None:
-        if not self._lost.done():
-            self._lost.set_result(
-                told(code) if isinstance(code, ReasonCode) and code.value else "connection closed"
-            )
-        forward(paho, userdata, flags, code, *rest)
+        is_told = flags.is_disconnect_packet_from_server and isinstance(code, ReasonCode) and code.value
+        self.give_up(told(code) if is_told else "the connection broke off")
+        # As a success: nobody asks aiomqtt for the error, and it would complain about that.
+        forward(paho, userdata, flags, 0, *rest)
 
     def _on_socket_open(self, forward: Any, paho: PahoClient, userdata: Any, sock: Any) -> None:
         """Take the reading of the socket over from aiomqtt, so that it can stop. Called in a thread."""
@@ -154,8 +151,7 @@ class Connection:
                 if arrivals.received == before and not self._is_buffered():
                     return
         except Exception as error:  # noqa: BLE001 - whatever paho makes of the broker's bytes ends the connection
-            if not self._lost.done():
-                self._lost.set_result(f"the broker's answer can't be read: {error!r}")
+            self.give_up(f"the broker's answer can't be read: {error!r}")
             self._stop_reading()
             return
         if self._is_buffered():
@@ -180,22 +176,13 @@ class Connection:
     async def subscribe(self, topic: str) -> None:
         """Subscribe with QoS 1. Raises `aiomqtt.MqttError`, also where the broker refuses it.
 
-        Waits as long as the connection lives: the answer may stand behind a backlog.
+        Waits until cancelled: the answer may stand behind a backlog of any size.
         """
         if self._persistent:
             options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
-            subscribing = self._client.subscribe(topic, options=options, timeout=math.inf)
+            codes = await self._client.subscribe(topic, options=options, timeout=math.inf)
         else:
-            subscribing = self._client.subscribe(topic, qos=1, timeout=math.inf)
-        answer = asyncio.ensure_future(subscribing)
-        try:
-            either: set[asyncio.Future[Any]] = {answer, self._lost}
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if not answer.done():
-                raise aiomqtt.MqttError(self._lost.result())
-            codes = answer.result()
-        finally:
-            answer.cancel()
+            codes = await self._client.subscribe(topic, qos=1, timeout=math.inf)
         for code in codes:
             if isinstance(code, ReasonCode) and code.is_failure:
                 raise aiomqtt.MqttError(f"the broker refuses the subscription to {topic}: {code}")
@@ -212,6 +199,11 @@ class Connection:
         self._client.pending_calls_threshold = len(messages)
         # gather starts its calls in order, and paho sends in the order of the calls.
         await asyncio.gather(*(self._client.publish(topic, payload, qos=1) for topic, payload in messages))
+
+    def give_up(self, reason: str) -> None:
+        """Count the connection as lost from now on; the first reason stays."""
+        if not self._lost.done():
+            self._lost.set_result(reason)
 
     async def wait_until_lost(self) -> str:
         """Return why the connection ended, once it has."""

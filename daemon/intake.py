@@ -105,15 +105,15 @@ class Intake:
     ) -> None:
         while True:
             batch = await decoded.get()
-            # A task of its own, so that a stop lets a batch that is being written become acknowledged.
-            step = asyncio.ensure_future(self._take(batch, acknowledge))
+            # Shielded, and then waited for: a stop lets a batch that is being written become acknowledged.
+            step = asyncio.gather(self._take(batch, acknowledge))
             try:
                 await asyncio.shield(step)
             except asyncio.CancelledError:
                 if not self.paused:
                     await asyncio.wait({step}, timeout=STOP_SECONDS_MAX)
                 step.cancel()
-                await asyncio.wait({step})
+                await asyncio.gather(step, return_exceptions=True)
                 raise
 
     async def _take(self, batch: Batch, acknowledge: Callable[[Sequence[Arrival]], None]) -> None:

@@ -228,17 +228,10 @@ class Publisher:
             self._connected = True
             self._since = self._clock.now()
             self._last_error = ""
-            sending = asyncio.ensure_future(self._send(connection))
-            lost = asyncio.ensure_future(connection.wait_until_lost())
-            try:
-                await asyncio.wait({sending, lost}, return_when=asyncio.FIRST_COMPLETED)
-                if sending.done():
-                    sending.result()
-                self._last_error = f"{self._address}: {lost.result()}"
-            finally:
+            async with asyncio.TaskGroup() as tasks:
+                sending = tasks.create_task(self._send(connection), name="publisher window")
+                self._last_error = f"{self._address}: {await connection.wait_until_lost()}"
                 sending.cancel()
-                lost.cancel()
-                await asyncio.wait({sending, lost})
         finally:
             await connection.close()
 
@@ -248,7 +241,11 @@ class Publisher:
             if not self._may_publish():
                 await self._clock.sleep(HELD_SECONDS)
                 continue
-            await self._publish_window(connection)
+            try:
+                await self._publish_window(connection)
+            except aiomqtt.MqttError as error:
+                connection.give_up(str(error))
+                return
             self._failures = 0
 
     async def _publish_window(self, connection: Connection) -> None:

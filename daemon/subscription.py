@@ -175,12 +175,10 @@ class Subscription:
                     self._intake.run(connection.arrivals, connection.acknowledge, connection.read_on),
                     name="intake",
                 )
-                try:
-                    await self._subscribe(connection)
-                    reason = await connection.wait_until_lost()
-                except aiomqtt.MqttError as error:
-                    reason = str(error)
+                subscribing = tasks.create_task(self._subscribe(connection), name="subscribing")
+                reason = await connection.wait_until_lost()
                 intake.cancel()
+                subscribing.cancel()
         finally:
             self._subscribed.clear()
             self._since = self._clock.now()
@@ -201,7 +199,11 @@ class Subscription:
             await self._intake.until_durable("gap", lambda: self._on_gap("session_lost", detail))
 
     async def _subscribe(self, connection: Connection) -> None:
-        await connection.subscribe(subscription_topic(self._server_id))
+        try:
+            await connection.subscribe(subscription_topic(self._server_id))
+        except aiomqtt.MqttError as error:
+            connection.give_up(str(error))
+            return
         self._subscribed.set()
         self._since = self._clock.now()
         self._last_error = ""
