@@ -7,12 +7,14 @@ that acts takes a `Clock`, so that tests own time.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from backupd.errors import UsageError
+
+if TYPE_CHECKING:
+    import asyncio
 
 MICROSECOND = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -48,7 +50,22 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         """Wait on the event loop."""
+        import asyncio  # noqa: PLC0415 - 45 ms that the console, which only reads dates, need not pay
+
         await asyncio.sleep(seconds)
+
+
+async def wait_until_set(event: asyncio.Event, clock: Clock, seconds: float) -> bool:
+    """Wait for an event, but not longer than that; tell whether it is set."""
+    import asyncio  # noqa: PLC0415 - as above
+
+    async with asyncio.TaskGroup() as group:
+        setting = group.create_task(event.wait(), name="event")
+        timer = group.create_task(clock.sleep(seconds), name="timer of the event")
+        await asyncio.wait({setting, timer}, return_when=asyncio.FIRST_COMPLETED)
+        setting.cancel()
+        timer.cancel()
+    return event.is_set()
 
 
 def microseconds(moment: datetime) -> int:
