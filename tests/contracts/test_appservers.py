@@ -308,12 +308,11 @@ async def act(world, step, number, folder, known, contacts):
             del known[message]
         case "edit" if contact:
             await world.edit(contact, generated_contact(number))
-        case "rename" if "A/B" in known.values():
-            # Never onto a folder that was there before, though its messages may have moved away.
-            world.renamed = getattr(world, "renamed", 0) + 1
-            target = f"C{world.renamed}"
-            await world.rename_folder("A/B", target)
-            known |= {item: target for item, where in known.items() if where == "A/B"}
+        case "rename" if "A/B" in known.values() and not getattr(world, "renamed", False):
+            # Once: the folder stays where it went, even when its messages have moved away again.
+            world.renamed = True
+            await world.rename_folder("A/B", "C")
+            known |= {item: "C" for item, where in known.items() if where == "A/B"}
         case "drop" if "A" in known.values():
             await world.remove_folder("A")
             for item in [item for item, where in known.items() if where == "A"]:
