@@ -121,7 +121,7 @@ def explained(error: BaseException, address: BrokerAddress) -> str:
         case ssl.SSLCertVerificationError():
             reason = f"the broker's certificate is not trusted: {cause.verify_message}"
         case ssl.SSLError():
-            reason = f"TLS failed: {cause.reason or cause}"
+            reason = f"TLS failed: {cause}"
         case socket.gaierror():
             reason = f"the host name is unknown: {cause.strerror}"
         case ConnectionRefusedError():
