@@ -136,17 +136,17 @@ def test_the_level_changes_at_once() -> None:
 def test_libraries_speak_in_the_same_form() -> None:
     """Lines of the standard logging come out as ours do, with their library; noise does not."""
     stream = configured()
-    logging.getLogger("mqtt.client").info("connected to %s", "broker")
+    logging.getLogger("library.client").info("connected to %s", "broker")
     logging.getLogger("amqtt.broker").info("noise")
-    logging.getLogger("mqtt.client").debug("noise")
+    logging.getLogger("library.client").debug("noise")
     try:
         int("inside")
     except ValueError:
-        logging.getLogger("mqtt.client").exception("broken")
+        logging.getLogger("library.client").exception("broken")
     said, broken = lines(stream)
     assert (said["event"], said["library"], said["text"]) == (
         "library_said",
-        "mqtt.client",
+        "library.client",
         "connected to broker",
     )
     assert broken["level"] == "error"
@@ -156,7 +156,7 @@ def test_libraries_speak_in_the_same_form() -> None:
 def test_a_librarys_broken_line_raises_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     """Arguments that don't fit a library's own text don't break the library's work."""
     configured()
-    logging.getLogger("mqtt.client").warning("%d events", "many")
+    logging.getLogger("library.client").warning("%d events", "many")
     assert "Logging error" in capsys.readouterr().err
 
 
