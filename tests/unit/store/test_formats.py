@@ -47,10 +47,10 @@ def run(backup, tmp_path):
 
     def run(example: str, item: str = "2057") -> list[str]:
         environment = {**os.environ, "BACKUP": str(backup), "ACCOUNT": "alice", "ITEM": item}
-        script = "set -eu\n" + example.replace("/tmp/", f"{tmp_path}/")
         ended = subprocess.run(
-            ["/bin/sh", "-c", script],
+            ["/bin/sh", "-euc", example],
             env=environment,
+            cwd=tmp_path,
             capture_output=True,
             text=True,
             check=False,
