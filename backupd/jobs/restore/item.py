@@ -33,6 +33,7 @@ from backupd.store.store import Store
 
 SPOOL_BYTES_MAX = 16 << 20
 COPY_BYTES = 1 << 20
+MARKED_DELETED = "deleted"
 PROVEN_KEYS = ("folder", "flags", "tags", "received", "uid")
 """What a restored item must agree in with its photograph, where both have it, besides the content."""
 
@@ -112,6 +113,8 @@ class ItemRestore:
             return await self._restore_folder(key, state, metadata, folder)
         if "metadata" in state.lacking:
             raise UnknownItem(f"item {item!r} was never photographed: it was gone before it could be read")
+        if state.deleted:
+            metadata = _without_deletion_mark(metadata)
         if folder is not None:
             metadata["folder"] = folder
         into = str(metadata.get("folder", ""))
@@ -171,6 +174,16 @@ class ItemRestore:
                 raise BackupdError(
                     f"restored item {key.item!r} reads back with {name} {found!r} instead of {wanted!r}"
                 )
+
+
+def _without_deletion_mark(metadata: dict[str, Any]) -> dict[str, Any]:
+    r"""Return a deleted message's photograph without IMAP's mark of it: \Deleted, RFC 9051, 2.3.2.
+
+    The mark was the beginning of its deletion: with it the next EXPUNGE would take the restored one too.
+    """
+    if MARKED_DELETED not in metadata.get("flags", ()):
+        return metadata
+    return {**metadata, "flags": [flag for flag in metadata["flags"] if flag != MARKED_DELETED]}
 
 
 def _digest_of_content(opened: Any) -> str:
