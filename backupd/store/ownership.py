@@ -17,6 +17,7 @@ import msgspec
 
 from backupd import durable
 from backupd.errors import BackupPathRefused
+from backupd.items import identifier_of
 from backupd.store.layout import DIRECTORIES, Layout
 from backupd.volumes.disk import full_disk_told
 
@@ -38,8 +39,10 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 def check(layout: Layout, server_id: str, *, writable: bool) -> Identity | None:
     """Return the identity in the map file, None for a directory that is ready to become a Backup Path.
 
-    Reads only. Raises `BackupPathRefused`.
+    Reads only. An empty `server_id` means whoever's path it is, for reading alone. Raises
+    `BackupPathRefused`.
     """
+    assert server_id or not writable
     root = layout.root
     if not root.is_dir():
         if writable and not os.path.lexists(root):
@@ -50,6 +53,8 @@ def check(layout: Layout, server_id: str, *, writable: bool) -> Identity | None:
         kind = "readable and writable" if writable else "readable"
         raise _refused(root, f"it is not {kind} for this user", f"give it to the service user: chown {root}")
     maps = layout.map_files()
+    if not server_id and len(maps) == 1:
+        server_id = identifier_of(maps[0].name.removeprefix("map_"))
     own = layout.map_file(server_id)
     for path in maps:
         if path != own:

@@ -38,7 +38,7 @@ class MailHost:
                 case ".vcf":
                     counts["contact"] += 1
                 case ".ics":
-                    counts["task" if b"BEGIN:VTODO" in path.read_bytes() else "appointment"] += 1
+                    counts[_calendar_kind(path.read_bytes())] += 1
                 case _ if "files" in path.parts:
                     counts["document"] += 1
                 case _:
@@ -98,3 +98,9 @@ def _replace(path: Path, content: bytes) -> Path:
     aside.write_bytes(content)
     aside.rename(path)
     return path
+
+
+def _calendar_kind(content: bytes) -> str:
+    """Return what an iCalendar file is: a task where its first component is one."""
+    event, task = content.find(b"BEGIN:VEVENT"), content.find(b"BEGIN:VTODO")
+    return "task" if task >= 0 and (event < 0 or task < event) else "appointment"

@@ -15,6 +15,7 @@ import pytest
 from backupd import durable
 from backupd.errors import BackupPathRefused
 from backupd.store import ownership
+from backupd.store.store import Store
 from tests.unit.store.making import failing, opened
 
 
@@ -187,3 +188,14 @@ def test_the_lock_dies_with_its_process(path):
     finally:
         os.killpg(holder.pid, 9)
         holder.stdout.close()
+
+
+def test_anyones_path_may_be_read_without_naming_the_server(tmp_path, clock):
+    """Looking into a Backup Path needs no server id; writing to it does."""
+    Store.open(tmp_path / "backup", server_id="some-server", server_name="s", clock=clock).close()
+    with Store.open(
+        tmp_path / "backup", server_id="", server_name="", clock=clock, writable=False
+    ) as store:
+        assert store.identity.server == "some-server"
+    with pytest.raises(BackupPathRefused):
+        Store.open(tmp_path / "backup", server_id="another", server_name="", clock=clock, writable=False)
