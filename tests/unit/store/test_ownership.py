@@ -193,9 +193,7 @@ def test_the_lock_dies_with_its_process(path):
 def test_anyones_path_may_be_read_without_naming_the_server(tmp_path, clock):
     """Looking into a Backup Path needs no server id; writing to it does."""
     Store.open(tmp_path / "backup", server_id="some-server", server_name="s", clock=clock).close()
-    with Store.open(
-        tmp_path / "backup", server_id="", server_name="", clock=clock, writable=False
-    ) as store:
+    with Store.open(tmp_path / "backup", server_id="", server_name="", clock=clock, writable=False) as store:
         assert store.identity.server == "some-server"
     with pytest.raises(BackupPathRefused):
         Store.open(tmp_path / "backup", server_id="another", server_name="", clock=clock, writable=False)
