@@ -86,7 +86,7 @@ TABLE: tuple[Attribute, ...] = (
         type=Type.PATH,
         default="/opt/zextras/backup/zextras/",
         levels=(Level.SERVER,),
-        meaning="The Backup Path. A new one counts from the next start; "
+        meaning="The Backup Path. A new one counts at once, with a scan of everything; "
         "until it is set, backup_path in backupd.toml holds.",
     ),
     Attribute(

@@ -21,6 +21,7 @@ import structlog
 
 from backupd import __version__, durable
 from backupd import config as configuration
+from backupd.appservers.base import AppServer
 from backupd.attribute_table import Attribute
 from backupd.attributes import Scopes, schedule_of
 from backupd.clock import Clock, SystemClock
@@ -30,6 +31,7 @@ from backupd.jobs.record import Recorder
 from backupd.jobs.restore import ItemRestore
 from backupd.jobs.smartscan import SmartScan
 from backupd.operations import OperationStatus
+from backupd.store.ledger import SetAttribute
 from backupd.store.store import Store
 from daemon import logs, metrics, wiring
 from daemon.answers import Answers
@@ -56,8 +58,12 @@ log = structlog.get_logger(__name__)
 class Daemon:
     """One lifetime. Enter it to open the Backup Path and make the parts, then `run` it."""
 
-    def __init__(self, config: Config, *, clock: Clock, notifier: Notifier) -> None:
+    def __init__(
+        self, config: Config, *, clock: Clock, notifier: Notifier, carried: Sequence[SetAttribute] = ()
+    ) -> None:
+        """Make a lifetime; `carried` are attributes that a new Backup Path takes over from the one before."""
         self._config = config
+        self._carried = carried
         self._clock = clock
         self._notifier = notifier
         self._stack = AsyncExitStack()
@@ -91,26 +97,14 @@ class Daemon:
         self._stack.push_async_callback(asyncio.to_thread, recorder.close)
         self._journal_thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._stack.push_async_callback(asyncio.to_thread, self._journal_thread.shutdown)
+        await asyncio.to_thread(wiring.carry_attributes, store, self._carried)
         self._settings = await asyncio.to_thread(wiring.make_settings, config, store, self._server_id)
         self._settings.on_change(self._setting_changed)
         self._loop = asyncio.get_running_loop()
         self._recording = Recording(
             recorder, store.journal, clock=clock, window=window, under_pressure=self._under_pressure
         )
-        self._realtime = RealtimeScanner(
-            server_id=self._server_id,
-            clock=clock,
-            address=wiring.make_address(config),
-            watch=appserver.watch if config.appserver.watch else None,
-            journal=self._journal,
-            quarantine=Quarantine(config.server.state_directory / "quarantine.jsonl"),
-            on_gap=self._open_gap,
-            on_missed=lambda account, reason: self._open_gap(reason, "changes may have been missed", account),
-            on_session=self._remember_session,
-            session_expected=lambda: store.ledger.has_session(config.broker.url),
-            event_bytes_max=config.realtime.event_bytes_max,
-            enabled=self._is_true("ZxBackup_RealTimeScanner"),
-        )
+        self._realtime = self._make_realtime(store, appserver)
         scan = SmartScan(
             store,
             appserver,
@@ -129,7 +123,29 @@ class Daemon:
         self._queue = OperationsQueue(KeptOperations(store.ledger), works.factories(), clock=clock)
         self._healing = Healing(store, clock=clock, heal=self._heal)
         self._scheduler = Scheduler(self._run_job, clock=clock)
-        self._standing = Standing(
+        self._answers = self._make_answers(store)
+        self._apply_settings()
+
+    def _make_realtime(self, store: Store, appserver: AppServer) -> RealtimeScanner:
+        config = self._config
+        return RealtimeScanner(
+            server_id=self._server_id,
+            clock=self._clock,
+            address=wiring.make_address(config),
+            watch=appserver.watch if config.appserver.watch else None,
+            journal=self._journal,
+            quarantine=Quarantine(config.server.state_directory / "quarantine.jsonl"),
+            on_gap=self._open_gap,
+            on_missed=lambda account, reason: self._open_gap(reason, "changes may have been missed", account),
+            on_session=self._remember_session,
+            session_expected=lambda: store.ledger.has_session(config.broker.url),
+            event_bytes_max=config.realtime.event_bytes_max,
+            enabled=self._is_true("ZxBackup_RealTimeScanner"),
+        )
+
+    def _make_answers(self, store: Store) -> Answers:
+        config, clock = self._config, self._clock
+        standing = Standing(
             store=store,
             server_id=self._server_id,
             server_name=config.server.name,
@@ -141,17 +157,16 @@ class Daemon:
             scheduler=self._scheduler,
             clock=clock,
         )
-        self._answers = Answers(
+        return Answers(
             store=store,
             queue=self._queue,
             settings=self._settings,
-            standing=self._standing,
+            standing=standing,
             server_id=self._server_id,
             server_name=config.server.name,
             clock=clock,
             metrics=lambda: metrics.text(self._recording.status(), self._realtime, self._queue),
         )
-        self._apply_settings()
 
     # ------------------------------------------------------------------ running
 
@@ -196,6 +211,10 @@ class Daemon:
         """End this lifetime, cleanly. `begin_anew`: another one is to follow."""
         self.begin_anew = begin_anew
         self._ended.set()
+
+    def attributes(self) -> list[SetAttribute]:
+        """Return the attributes that were set, to be carried to another Backup Path; blocks."""
+        return self._store.ledger.attributes()
 
     async def _scan_at_start(self) -> None:
         first = await asyncio.to_thread(lambda: self._store.statistics.backup().last_scan_ended is None)
@@ -267,9 +286,7 @@ class Daemon:
         self._apply_settings()
         if self._realtime.enabled and not was_on:
             # What happened while the Realtime Scanner was off is found by a scan, as for any other gap.
-            self._loop.create_task(
-                self._open_gap("realtime_was_off", "the Realtime Scanner was turned on again")
-            )
+            self._gaps_to_open.put_nowait(("realtime_was_off", "the Realtime Scanner was turned on again"))
 
     def _apply_settings(self) -> None:
         scopes = Scopes(server=self._server_id)
@@ -314,16 +331,18 @@ async def run_process(file: Path | None, notifier: Notifier) -> int:
         loop.add_signal_handler(number, on_stop)
     loop.add_signal_handler(signal.SIGHUP, on_reload)
     config = await asyncio.to_thread(configuration.load, file)
+    carried: list[SetAttribute] = []
     while not stop.is_set():
         logs.configure(config.log.format, config.log.level)
         for sentence in configuration.warnings(config):
             log.warning("configuration_warning", reason=sentence)
-        async with Daemon(config, clock=SystemClock(), notifier=notifier) as daemon:
+        async with Daemon(config, clock=SystemClock(), notifier=notifier, carried=carried) as daemon:
             current[:] = [daemon]
             if stop.is_set():
                 break
             await daemon.run()
             current.clear()
+            carried = await asyncio.to_thread(daemon.attributes)
             if daemon.begin_anew and not stop.is_set():
                 notifier.reloading()
                 config = await _reloaded(file, config)

@@ -6,7 +6,7 @@ The only place that names a concrete AppServer or volume.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,6 +17,10 @@ from backupd.attribute_table import Level
 from backupd.attributes import Scopes, Settings
 from backupd.clock import Clock
 from backupd.config import AppServerKind, Config
+from backupd.errors import ConfigError
+from backupd.store import ownership
+from backupd.store.layout import Layout
+from backupd.store.ledger import SetAttribute
 from backupd.store.store import Store
 from daemon.broker_address import BrokerAddress
 
@@ -70,11 +74,41 @@ def make_settings(config: Config, store: Store, server_id: str) -> Settings:
     """Return the attributes in force; the Backup Path is kept beside the store, which it names."""
 
     def keep_backup_path(value: object) -> None:
-        chosen = Path(str(value)) if value is not None else None
-        configuration.choose_backup_path(config.server, chosen)
+        chosen = Path(str(value)) if value is not None else config.server.backup_path
+        check_backup_path(chosen, store.layout.root, server_id)
+        configuration.choose_backup_path(config.server, chosen if value is not None else None)
 
     given = {(Level.SERVER, server_id, "ZxBackup_DestPath"): str(store.layout.root)}
     return Settings(store.ledger, given=given, elsewhere={"ZxBackup_DestPath": keep_backup_path})
+
+
+def check_backup_path(chosen: Path, current: Path, server_id: str) -> None:
+    """Make sure that a directory can become the Backup Path, before the daemon leaves the one it has.
+
+    Raises `BackupPathRefused`, `ConfigError`.
+    """
+    wanted = chosen.resolve()
+    if wanted == current:
+        return
+    if wanted.is_relative_to(current) or current.is_relative_to(wanted):
+        raise ConfigError(
+            f"{chosen} and the Backup Path {current} lie in each other", hint="choose one apart"
+        )
+    try:
+        wanted.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{chosen} can't be made: {error.strerror}", hint="make it, and give it to the service's user"
+        ) from error
+    ownership.check(Layout(wanted), server_id, writable=True)
+
+
+def carry_attributes(store: Store, carried: Sequence[SetAttribute]) -> None:
+    """Give a new Backup Path the attributes of the one before; one that has its own keeps them."""
+    if carried and not store.ledger.attributes():
+        with store.ledger.batch():
+            for row in carried:
+                store.ledger.set_attribute(row.level, row.scope, row.name, row.value)
 
 
 def space_threshold_bytes(settings: Settings, server_id: str, total_bytes: int) -> int:
