@@ -46,6 +46,8 @@ class BrokerAddress(msgspec.Struct, frozen=True, kw_only=True):
     key_file: Path | None = None
     secret: str | None = None
     """A password that exists in memory only: the embedded broker's."""
+    forgets: bool = False
+    """Whether it drops what it confirmed to a publisher whose connection breaks: the embedded broker does."""
 
     @classmethod
     def parse(

@@ -16,7 +16,7 @@ import asyncio
 import functools
 import math
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -90,7 +90,7 @@ class Connection:
         self._paho: PahoClient = self._client._client  # noqa: SLF001 - the one private attribute: late acknowledgement
         self._prepare(self._paho)
         try:
-            await self._client.__aenter__()
+            await heeding_cancellation(self._client.__aenter__())
         except BaseException:
             # aiomqtt leaves the socket open when it gives up, and a thread that connects when cancelled.
             self._abandon()
@@ -217,7 +217,7 @@ class Connection:
             self._paho.disconnect(properties=properties)
         try:
             with suppress(aiomqtt.MqttError):
-                await self._client.__aexit__(None, None, None)
+                await heeding_cancellation(self._client.__aexit__(None, None, None))
         finally:
             self._abandon()
 
@@ -228,3 +228,16 @@ class Connection:
             self._start_reading()
             with suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
+
+
+async def heeding_cancellation(work: Awaitable[object]) -> None:
+    """Await work that may swallow a cancellation, and raise it then.
+
+    `asyncio.wait_for` of Python 3.11, which aiomqtt uses, forgets a cancellation that comes at the moment of
+    its result: a stop of the daemon would be ignored.
+    """
+    task = asyncio.current_task()
+    requests = task.cancelling() if task is not None else 0
+    await work
+    if task is not None and task.cancelling() > requests:
+        raise asyncio.CancelledError

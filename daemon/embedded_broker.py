@@ -1,8 +1,9 @@
 """The embedded broker: amqtt on a loopback port in the daemon, where no broker is installed.
 
 It speaks MQTT 3.1.1 and keeps nothing: every start is a lost session, which an incremental SmartScan heals,
-and so is every lost connection to it. It listens on 127.0.0.1 only and lets in only who knows the secret
-that is made at each start, or the user and password it was given; anonymous clients only where asked for.
+and so is every lost connection to it (what it confirmed to a publisher that then went may be dropped). It
+listens on 127.0.0.1 only and lets in only who knows the secret that is made at each start, or the user and
+password it was given; anonymous clients only where asked for.
 It has no bound on what it holds for a subscriber that does not read, therefore our publisher waits while
 the subscription takes nothing. Fails with `BrokerUnavailable` where the port is taken.
 """
@@ -19,7 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from amqtt.broker import Broker
-from amqtt.errors import AMQTTError
+from amqtt.errors import AMQTTError, BrokerError
 from amqtt.plugins.base import BaseAuthPlugin
 
 from backupd.errors import BackupdError
@@ -83,7 +84,7 @@ class EmbeddedBroker:
         )
         try:
             await broker.start()
-        except AMQTTError as error:
+        except (AMQTTError, BrokerError) as error:
             raise BrokerUnavailable(
                 f"the embedded broker can't listen on {HOST}:{port}: {error}",
                 hint="is another daemon running, or something else on this port?",
@@ -95,6 +96,7 @@ class EmbeddedBroker:
             port=port,
             username=None if self._is_anonymous else self._username,
             secret=None if self._is_anonymous else secret,
+            forgets=True,
         )
         return self
 
@@ -103,7 +105,7 @@ class EmbeddedBroker:
     ) -> None:
         broker, self._broker = self._broker, None
         # A broker that keeps nothing has nothing to lose by a bad end.
-        with contextlib.suppress(AMQTTError, OSError):
+        with contextlib.suppress(AMQTTError, BrokerError, OSError):
             await broker.shutdown()
 
 

@@ -232,6 +232,8 @@ class Publisher:
                 sending = tasks.create_task(self._send(connection), name="publisher window")
                 self._last_error = f"{self._address}: {await connection.wait_until_lost()}"
                 sending.cancel()
+            if self._address.forgets:
+                await self._tell_gap("", "publisher_connection_lost")
         finally:
             await connection.close()
 

@@ -1,8 +1,7 @@
 """A real mosquitto for a test: own directory, free ports, a password, TLS, and an end that can be rude.
 
-`Mosquitto.start`, `stop` (a clean shutdown that saves), `kill` (SIGKILL) and `start` again keep ports and
-directory, as a restarted service does. `persistent` False makes a broker that forgets at its end,
-`saves_each` one that saves its whole state with every change: nothing is lost by `kill`, for few events. All
+`Mosquitto.start`, `save`, `stop` (a clean shutdown that saves), `kill` (SIGKILL) and `start` again keep ports
+and directory, as a restarted service does. `persistent` False makes a broker that forgets at its end. All
 methods block; tests call them in threads.
 """
 
@@ -45,7 +44,6 @@ class Mosquitto:
         directory: Path,
         *,
         persistent: bool = True,
-        saves_each: bool = False,
         inflight: int = 1000,
         certificates: Path | None = None,
     ) -> None:
@@ -54,7 +52,6 @@ class Mosquitto:
         self.tls_port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._persistent = persistent
-        self._saves_each = saves_each
         self._inflight = inflight
         self._certificates = certificates
         directory.mkdir(parents=True, exist_ok=True)
@@ -105,6 +102,19 @@ class Mosquitto:
             else:
                 return
 
+    def save(self) -> None:
+        """Make it write its state, and wait until it has: mosquitto alone saves now and then."""
+        assert self._process is not None
+        file = self.directory / "mosquitto.db"
+        before = file.stat().st_ino if file.exists() else 0
+        self._process.send_signal(signal.SIGUSR1)
+        end = time.monotonic() + START_SECONDS_MAX
+        while not file.exists() or file.stat().st_ino == before:
+            assert time.monotonic() < end, "mosquitto does not save"
+            # It looks for the signal when it has something to do.
+            socket.create_connection(("127.0.0.1", self.port), 0.5).close()
+            time.sleep(0.01)
+
     def stop(self) -> None:
         """Ask it to end: it saves its state first, where it is persistent."""
         self._end(signal.SIGTERM)
@@ -125,7 +135,6 @@ class Mosquitto:
             f"password_file {self._users}",
             f"persistence {'true' if self._persistent else 'false'}",
             f"persistence_location {self.directory}/",
-            f"autosave_on_changes {'true' if self._saves_each else 'false'}",
             "autosave_interval 1",
             f"max_inflight_messages {self._inflight}",
             "max_queued_messages 0",

@@ -78,7 +78,7 @@ def test_a_bad_message_does_not_stop_the_good_ones(clock: FakeClock) -> None:
     assert [msgspec.json.decode(payload)["item"] for payload in batch.payloads] == ["1", "6"]
     assert [one.reason for one in batch.refused] == ["not_json", "other_server", "nesting", "topic"]
     assert [one.topic for one in batch.refused] == [one.topic for one in bad]
-    assert batch.refused[2].size == 100_024
+    assert batch.refused[2].size == 100_025
     assert len(batch.refused[2].payload) < 100_000
     assert len(batch.arrivals) == 6
     assert decoding.refused == {"not_json": 1, "other_server": 1, "nesting": 1, "topic": 1}
