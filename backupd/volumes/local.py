@@ -29,6 +29,8 @@ SYNCED_SINGLY_MAX = 12
 """Up to this many files are synced one by one; for more, one sync of the file system is quicker."""
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_ENDED = (b"Z", b"X")
+"""States of a process in proc_pid_stat(5) that has ended, whether somebody took notice of it or not."""
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -312,10 +314,11 @@ _renameat2: Callable[..., int] = getattr(_libc, "renameat2", _no_renameat2)
 
 
 def _started(process: int) -> int:
-    """Return when a process began, in clock ticks since boot; 0 if there is none."""
+    """Return when a process began, in clock ticks since boot; 0 if there is none, or only its zombie."""
     try:
         with open(f"/proc/{process}/stat", "rb") as file:  # noqa: PTH123 - one small read
-            return int(file.read().rpartition(b")")[2].split()[19])
+            fields = file.read().rpartition(b")")[2].split()
+        return 0 if fields[0] in _ENDED else int(fields[19])
     except (OSError, IndexError, ValueError):
         return 0
 
