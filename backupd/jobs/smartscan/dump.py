@@ -1,7 +1,7 @@
 """The daily configuration dump: one archive a day under `servers/`, to set a server up again by.
 
 Named `configuration_dd_MM_yy#HH_mm_ss.tar.gz` (UTC), as admins of this kind of product know it. Written
-aside, synced, renamed.
+aside, synced, renamed; what a crash left aside goes with the next one.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ def write_configuration(
 ) -> Path | None:
     """Write today's archive unless there is one; return its path. Vanished files are left out."""
     directory = layout.servers
+    for left in directory.glob(".configuration_*.new"):
+        left.unlink(missing_ok=True)
     day = moment.strftime("configuration_%d_%m_%y#")
     if any(path.name.startswith(day) for path in directory.iterdir()):
         return None
