@@ -92,19 +92,26 @@ def next_state(last: State | None, transaction: Transaction, photograph: Photogr
     """Return the state that a transaction adds to a history ending in `last`, or None if it adds nothing.
 
     `photograph` None means there is no newer one: a deletion keeps the last known. Nothing is added when
-    the transaction is not newer than the last state, when the photograph equals the last one's, or when
-    what is deleted was deleted before. An item never photographed gets a state without metadata: the fact
-    that it was there, or went, is not dropped.
+    the transaction is not newer than the last state, when what is deleted was deleted before, or when the
+    photograph equals the last one's and that one lacked nothing that this one has. An item never
+    photographed gets a state without metadata: the fact that it was there, or went, is not dropped.
     """
     if last is not None and transaction.transaction <= last.transaction:
         return None
     deleted = transaction.change is ChangeType.DELETED
     if photograph is None:
         photograph = last.photograph if last is not None else Photograph(metadata={})
-    if last is not None and last.deleted == deleted and (deleted or last.photograph == photograph):
-        return None
+    if last is not None and last.deleted == deleted:
+        completes = bool(last.lacking) and not transaction.lacking
+        if deleted or (last.photograph == photograph and not completes):
+            return None
     start = transaction.time if last is None else max(transaction.time, last.start + MICROSECOND)
-    change = ChangeType.CREATED if (last is None or last.deleted) and not deleted else transaction.change
+    change = transaction.change
+    if not deleted and (last is None or last.deleted):
+        change = ChangeType.CREATED
+    elif change is ChangeType.CREATED:
+        # Who found it late calls an item created that the history knows: to the item it is a change.
+        change = ChangeType.MODIFIED
     return State(
         transaction=transaction.transaction,
         kind=transaction.key.kind,
