@@ -16,14 +16,18 @@ from datetime import timedelta
 import msgspec
 import structlog
 
-from backupd.clock import Clock
-from backupd.errors import AppServerUnavailable, BackupdError
+from backupd.clock import Clock, wait_until_set
+from backupd.errors import BackupdError
 from backupd.jobs.record import Recorder
 from backupd.store.journal import Journal
+from daemon.health import Pulse
 
 STAND_BACK_SECONDS_MAX = 2.0
 BACK_OFF_SECONDS_MAX = 30.0
 WAITING_ROOM_SECONDS = 2.0
+CHECKPOINT_SECONDS = 1.0
+ROUND_SECONDS_MAX = 900.0
+"""A round that takes longer hangs: the watchdog has the daemon started anew."""
 MARKS_MAX = 4_096
 
 log = structlog.get_logger(__name__)
@@ -51,6 +55,7 @@ class Recording:
         window: timedelta,
         under_pressure: Callable[[], bool] = lambda: False,
     ) -> None:
+        self.pulse = Pulse("recording", clock, silent_seconds_max=ROUND_SECONDS_MAX)
         self._recorder = recorder
         self._journal = journal
         self._clock = clock
@@ -79,10 +84,14 @@ class Recording:
 
     def grown(self) -> None:
         """Note that the journal grew just now."""
-        last = self._journal.last_sequence
-        if not self._marks or self._marks[-1][1] < last:
-            self._marks.append((self._clock.monotonic(), last))
+        self._mark()
         self._wake.set()
+
+    def _mark(self) -> None:
+        last = self._journal.last_sequence
+        newest = self._marks[-1][1] if self._marks else self._ripe_through
+        if newest < last:
+            self._marks.append((self._clock.monotonic(), last))
 
     async def recorded_through(self, sequence: int) -> None:
         """Wait until everything up to a journal entry is recorded and synced."""
@@ -101,28 +110,43 @@ class Recording:
                     failures, self._paused = 0, ""
                 except (OSError, BackupdError) as error:
                     failures += 1
-                    delay = min(0.5 * 2**failures, BACK_OFF_SECONDS_MAX)
+                    delay = min(0.5 * 2 ** min(failures, 16), BACK_OFF_SECONDS_MAX)
                     if self._paused != str(error):
                         self._paused = str(error)
                         log.error("recording_paused", error=str(error), retry_seconds=delay)
+                    self.pulse.rest()
                     await self._clock.sleep(delay)
         finally:
-            await asyncio.shield(self._recorder.checkpoint(force=True))
+            await asyncio.shield(self._close())
+
+    async def _close(self) -> None:
+        try:
+            await self._recorder.checkpoint(force=True)
+        except (OSError, BackupdError) as error:
+            log.error("last_checkpoint_failed", error=str(error), hint="the next start records it again")
 
     async def run_waiting_room(self) -> None:
         """Try waiting photographs again and again, until cancelled."""
+        reason = ""
         while True:
             await self._clock.sleep(WAITING_ROOM_SECONDS)
             try:
-                if await self._recorder.waiting.retry():
+                retried = await self._recorder.waiting.retry()
+                while retried.more:
                     self.grown()
-            except AppServerUnavailable as error:
-                log.info("photographs_still_wait", reason=error.message)
+                    retried = await self._recorder.waiting.retry()
+                if retried.settled:
+                    self.grown()
+                now = retried.reason
             except (OSError, BackupdError) as error:
-                log.error("waiting_room_failed", error=str(error))
+                now = str(error)
+            if now and now != reason:
+                log.warning("photographs_still_wait", reason=now)
+            reason = now
 
     async def _round(self) -> None:
         await self._wait_until_there_is_work()
+        self.pulse.beat()
         self._look_at_marks()
         before = self._recorder.cursor
         recorded = await self._recorder.record_next(self._ripe_through)
@@ -135,22 +159,19 @@ class Recording:
 
     async def _wait_until_there_is_work(self) -> None:
         if self._recorder.cursor >= self._journal.last_sequence:
+            self.pulse.rest()
             self._wake.clear()
             if self._recorder.durable_cursor < self._recorder.cursor:
-                await self._wait_for_wake(1.0)
+                await wait_until_set(self._wake, self._clock, CHECKPOINT_SECONDS)
             else:
                 await self._wake.wait()
         stood_back = self._clock.monotonic()
         while self._under_pressure() and self._clock.monotonic() - stood_back < STAND_BACK_SECONDS_MAX:
             await self._clock.sleep(0.05)
+        # Whoever appended without a word (an earlier lifetime, a scan) is noticed here.
+        self._mark()
         if self._journal.last_sequence > self._recorder.cursor:
             await self._clock.sleep(self._seconds_until_ripe())
-
-    async def _wait_for_wake(self, seconds: float) -> None:
-        try:
-            await asyncio.wait_for(self._wake.wait(), seconds)
-        except TimeoutError:
-            return
 
     def _seconds_until_ripe(self) -> float:
         """Seconds until the oldest unrecorded entry is ripe; 0 if it is ripe already."""

@@ -2,8 +2,10 @@
 
 Words: an entry is *ripe* when it came more than a coalescing window ago, so that what belongs to the same
 moment is there too; a group is *held back* until its first entry is ripe. A *need* is a photograph that
-only the AppServer can give. Invariant: the cursor never passes an entry of a group that was held back; what
-is read again because of that is recognised by its sequence number or event identifiers.
+only the AppServer can give. A *finding* is a change with a `basis`: it is a photograph of a moment not after
+that sequence number, and whatever the journal says of the item behind it wins. Invariant: the cursor never
+passes an entry of a group that was held back; what is read again because of that is recognised by its
+sequence number or event identifiers.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import msgspec
 
 from backupd.coalescing import Entry, Group, coalesce
 from backupd.events import Change
-from backupd.items import CONTENT_KINDS, ItemKey
+from backupd.items import CONTENT_KINDS, ItemKey, Kind
 from backupd.states import ChangeType, Photograph, State, Transaction
 
 GAP_EMPTIED = "folder_emptied"
@@ -45,82 +47,99 @@ class Recent(msgspec.Struct, frozen=True):
 
 
 class Sifted(msgspec.Struct, frozen=True, kw_only=True):
-    """Fresh entries, items with entries recorded before, and how many events came again."""
+    """Fresh entries, and how many events came again."""
 
     fresh: list[Entry]
-    recorded: frozenset[ItemKey]
     duplicates: int
 
 
-def sift(entries: Sequence[Entry], recent: Callable[[ItemKey], Recent]) -> Sifted:
-    """Leave out what histories already hold, by sequence number or by the identifier of an event."""
+def sift(
+    entries: Sequence[Entry],
+    recent: Callable[[ItemKey], Recent],
+    came_before: Callable[[Entry], bool],
+) -> Sifted:
+    """Leave out what histories already hold, by sequence number or by the identifier of an event.
+
+    `came_before` knows the events that were journaled lately, also those that changed nothing.
+    """
     fresh = []
-    recorded: set[ItemKey] = set()
     duplicates = 0
-    seen: set[tuple[ItemKey, str]] = set()
     for entry in entries:
         change = entry.change
-        key = change.key
-        known = recent(key)
+        known = recent(change.key)
+        repeated = bool(change.event) and came_before(entry)
         if known.last is not None and entry.sequence <= known.last.transaction:
-            recorded.add(key)
             continue
-        if change.event:
-            if change.event in known.events or (key, change.event) in seen:
-                duplicates += 1
-                continue
-            seen.add((key, change.event))
+        if repeated or (change.event and change.event in known.events):
+            duplicates += 1
+            continue
         fresh.append(entry)
-    return Sifted(fresh=fresh, recorded=frozenset(recorded), duplicates=duplicates)
+    return Sifted(fresh=fresh, duplicates=duplicates)
 
 
 def plan_groups(
-    entries: Sequence[Entry], *, read_through: int, ripe_through: int, cut: bool, window: timedelta
+    entries: Sequence[Entry],
+    *,
+    after: int,
+    read_through: int,
+    ripe_through: int,
+    cut: bool,
+    window: timedelta,
 ) -> Plan:
     """Group entries and hold back those groups that may still grow.
 
-    `read_through` is the last sequence number read; `cut` says that the journal goes on behind it, so that
-    groups reaching to its end are held back too, unless nothing else is left to do.
+    Read was from behind `after`, the cursor, up to `read_through`; `cut` says that the journal goes on
+    behind it, so that groups reaching to its end are held back too, unless the cursor would stand still.
     """
     groups = fold_unphotographed(coalesce(entries, window))
-    held = [group for group in groups if group.last.basis is None and group.first > ripe_through]
-    if cut and window:
-        border = max((entry.change.time for entry in entries), default=None)
-        growing = [
-            group
-            for group in groups
-            if border is not None and group.last.basis is None and border - group.transaction.time <= window
-        ]
-        if len(growing) < len(groups):
-            held.extend(group for group in growing if group not in held)
-    if not held:
-        return Plan(groups=groups, cursor=read_through)
-    kept_items = {id(group) for group in held}
-    first_held: dict[ItemKey, int] = {}
+    unripe = [group for group in groups if group.last.basis is None and group.first > ripe_through]
+    if cut:
+        planned = _without(groups, [*unripe, *_growing(groups, entries, window)], read_through)
+        if planned.cursor > after:
+            return planned
+    return _without(groups, unripe, read_through)
+
+
+def _without(groups: Sequence[Group], held: Sequence[Group], read_through: int) -> Plan:
+    """Hold groups back, and what is behind them of the same item, so that each item keeps its order."""
+    held_from: dict[ItemKey, int] = {}
     for group in held:
         key = group.transaction.key
-        first_held[key] = min(group.first, first_held.get(key, group.first))
-    ready = [
-        group
-        for group in groups
-        if id(group) not in kept_items
-        and group.transaction.transaction < first_held.get(group.transaction.key, 1 << 62)
-    ]
-    ready_ids = {id(group) for group in ready}
-    cursor = min(group.first for group in groups if id(group) not in ready_ids) - 1
+        held_from[key] = min(group.first, held_from.get(key, group.first))
+    ready, waiting = list[Group](), list[Group]()
+    for group in groups:
+        from_here = held_from.get(group.transaction.key)
+        is_ready = from_here is None or group.transaction.transaction < from_here
+        (ready if is_ready else waiting).append(group)
+    cursor = min((group.first for group in waiting), default=read_through + 1) - 1
     return Plan(groups=ready, cursor=cursor)
 
 
+def _growing(groups: Sequence[Group], entries: Sequence[Entry], window: timedelta) -> list[Group]:
+    """Return the groups that entries behind the newest may belong to."""
+    if not window or not entries:
+        return []
+    border = max(entry.change.time for entry in entries) - window
+    return [group for group in groups if group.last.basis is None and group.transaction.time >= border]
+
+
 def fold_unphotographed(groups: Sequence[Group]) -> list[Group]:
-    """Merge a group that nobody photographed into the item's next one: its moment is over."""
+    """Merge a group that nobody photographed into the item's next one: its moment is over.
+
+    Not into a finding, which may be older than the change it would have to stand for.
+    """
     result: list[Group] = []
     waiting: dict[ItemKey, Group] = {}
     last_place = {group.transaction.key: place for place, group in enumerate(groups)}
     for place, group in enumerate(groups):
         key = group.transaction.key
-        earlier = waiting.pop(key, None)
-        merged = group if earlier is None else _folded(earlier, group)
-        bare = merged.photographed is None and merged.transaction.change is not ChangeType.DELETED
+        earlier, merged = waiting.pop(key, None), group
+        if earlier is not None and group.last.basis is None:
+            merged = _folded(earlier, group)
+        elif earlier is not None:
+            result.append(earlier)
+        deleted = merged.transaction.change is ChangeType.DELETED
+        bare = merged.photographed is None and not deleted and merged.last.basis is None
         if bare and place != last_place[key]:
             waiting[key] = merged
         else:
@@ -141,25 +160,26 @@ def _folded(earlier: Group, later: Group) -> Group:
     )
 
 
-def needs_reading(group: Group, last: State | None, has_blob: Callable[[str], bool]) -> bool:
+def needs_reading(group: Group, newest: int, has_blob: Callable[[str], bool]) -> bool:
     """Tell whether only the AppServer can say what the item is now.
 
-    So it is where no change brought a photograph, where the content is not at hand, and where a scan's
-    finding is older than what the history has learnt since the listing began.
+    So it is where no change brought a photograph, where the content is not at hand, and where a finding is
+    older than what is known since: `newest` is the last sequence number known of the item before the group.
     """
     change = group.last
-    if change.lacking:
-        return False
-    if change.basis is not None and last is not None and last.transaction > change.basis:
+    if change.basis is not None and newest > change.basis:
         return True
-    if group.transaction.change is ChangeType.DELETED:
+    if change.lacking or group.transaction.change is ChangeType.DELETED:
         return False
     photographed = group.photographed
-    if photographed is None:
-        return True
-    if change.kind not in CONTENT_KINDS:
+    return photographed is None or not is_complete(photographed, has_blob)
+
+
+def is_complete(change: Change, has_blob: Callable[[str], bool]) -> bool:
+    """Tell whether a change holds a photograph whose content, if it has any, is stored."""
+    if change.metadata is None:
         return False
-    return photographed.digest is None or not has_blob(photographed.digest)
+    return change.kind not in CONTENT_KINDS or (change.digest is not None and has_blob(change.digest))
 
 
 def told_photograph(group: Group) -> Photograph | None:
@@ -170,38 +190,67 @@ def told_photograph(group: Group) -> Photograph | None:
     return Photograph(metadata=change.metadata, digest=change.digest, size=change.size)
 
 
+def at_deletion(
+    group: Group, last: State | None, has_blob: Callable[[str], bool]
+) -> tuple[Transaction, Photograph | None]:
+    """Return what to record of a deletion: a last whole photograph counts more than one without content."""
+    told = group.photographed
+    if told is None or is_complete(told, has_blob):
+        return group.transaction, told_photograph(group)
+    if last is not None and last.digest is not None and not last.lacking:
+        return msgspec.structs.replace(group.transaction, lacking=()), None
+    lacking = lacking_of(told, told.kind, has_blob)
+    return msgspec.structs.replace(group.transaction, lacking=lacking), told_photograph(group)
+
+
 def after_vanishing(
     group: Group, last: State | None, has_blob: Callable[[str], bool]
 ) -> tuple[Transaction, Photograph | None]:
     """Return what to record of an item that was gone before it could be read: what the changes said.
 
-    A scan's finding about a vanished item is a deletion if the item was known: the listing is not older
-    than the item's end.
+    Of an item whose history says that it is deleted nothing comes to life again: its end is known, and the
+    change is late. A finding about a known item that is gone now is a deletion.
     """
     transaction = group.transaction
-    if group.last.basis is not None and last is not None:
+    if last is not None and (last.deleted or group.last.basis is not None):
         return msgspec.structs.replace(transaction, change=ChangeType.DELETED), None
     photograph = told_photograph(group)
+    return msgspec.structs.replace(
+        transaction, lacking=lacking_of(group.photographed, group.last.kind, has_blob)
+    ), photograph
+
+
+def lacking_of(photographed: Change | None, kind: Kind, has_blob: Callable[[str], bool]) -> tuple[str, ...]:
+    """Return what a photograph lacks of an item that can't be read any more."""
     lacking = []
-    if photograph is None:
+    if photographed is None or photographed.metadata is None:
         lacking.append("metadata")
-    if transaction.key.kind in CONTENT_KINDS:
-        digest = photograph.digest if photograph is not None else None
+    if kind in CONTENT_KINDS:
+        digest = photographed.digest if photographed is not None else None
         if digest is None or not has_blob(digest):
             lacking.append("content")
-    return msgspec.structs.replace(transaction, lacking=tuple(lacking)), photograph
+    return tuple(lacking)
+
+
+Place = tuple[str, str]
+"""Source and account: where a publisher counts."""
+
+
+def place_of(change: Change) -> Place:
+    """Return where an event was counted."""
+    return change.event.rpartition("#")[0], change.account
 
 
 def gaps_of(
-    entries: Sequence[Entry], numbers: Mapping[tuple[str, str], int]
-) -> tuple[list[GapFound], dict[tuple[str, str], int]]:
+    entries: Sequence[Entry], numbers: Mapping[Place, int]
+) -> tuple[list[GapFound], dict[Place, int]]:
     """Find emptied folders and holes in the publishers' counts; return them with the counts that are new.
 
     `numbers` holds the last count by (source, account). A source not met before starts at 1: a first event
     with a higher number means that earlier ones were missed.
     """
     gaps: list[GapFound] = []
-    counts: dict[tuple[str, str], int] = {}
+    counts: dict[Place, int] = {}
     for entry in entries:
         change = entry.change
         if change.type is ChangeType.EMPTIED:
@@ -214,8 +263,7 @@ def gaps_of(
             )
         if change.number is None or not change.event:
             continue
-        source = change.event.rpartition("#")[0]
-        place = (source, change.account)
+        place = source, _ = place_of(change)
         before = counts.get(place, numbers.get(place, 0))
         if change.number <= before:
             continue

@@ -4,7 +4,7 @@ A round reads a batch behind the cursor, decides (plan.py), reads from the AppSe
 photographed, writes blobs, then histories, then the index. The durable cursor follows at a checkpoint,
 after everything it covers is synced; a crash before that repeats the rounds since, which changes nothing.
 If a round fails (a full disk, say) nothing is counted as done and the next round starts from the cursor
-again.
+again. What can't be read yet waits (waiting.py), and so does whatever comes after it of the same item.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from typing import TypeVar
 
 import msgspec
 import structlog
 
 from backupd.appservers.base import AppServer, Reading
+from backupd.appservers.opening import opened
 from backupd.clock import Clock
 from backupd.coalescing import WINDOW, Entry, Group
 from backupd.errors import (
@@ -32,6 +34,7 @@ from backupd.errors import (
 from backupd.items import ItemKey
 from backupd.jobs.record import plan
 from backupd.jobs.record.plan import Recent
+from backupd.jobs.record.recollection import Recollection
 from backupd.jobs.record.waiting import WaitingRoom
 from backupd.states import ChangeType, Photograph, State, Transaction, next_state
 from backupd.store.blobs import Staged
@@ -40,11 +43,17 @@ from backupd.store.store import Store
 ENTRIES_MAX = 4_000
 BATCH_BYTES_MAX = 16 << 20
 RECENT_ITEMS_MAX = 8_192
+RECENT_EVENTS_MAX = 256
+"""Of one item, in memory; a single state may have more."""
+REMEMBERED_ENTRIES = 5_000
+"""Journal entries that are looked through at the start: more than a broker delivers again."""
 READS_AT_ONCE = 8
 CHECKPOINT_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
+Outcome = Photograph | AppServerUnavailable | AppServerRefused | ItemVanished
+"""What reading an item gave: its photograph, with the content staged, or why there is none."""
 
 
 class Recorded(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,8 +77,11 @@ class RecorderCounts(msgspec.Struct, kw_only=True):
 class _Round(msgspec.Struct):
     entries: int
     planned: plan.Plan
-    needs: list[int]
-    more: bool
+    needs: list[int] = []
+    joins: frozenset[int] = frozenset()
+    more: bool = False
+    outcomes: dict[int, Outcome] = {}
+    staged: list[Staged] = []
 
 
 class Recorder:
@@ -95,7 +107,7 @@ class Recorder:
         self._checked_gaps_through = self._cursor
         self._checkpointed = self._cursor
         self._checkpoint_due = 0.0
-        self._is_doubtful = False
+        self._recollection: Recollection | None = None
         self.counts = RecorderCounts()
         self.waiting = WaitingRoom(
             store, appserver, clock=clock, off_loop=self._off_loop, has_blob=self._has_blob
@@ -113,22 +125,25 @@ class Recorder:
 
     async def record_next(self, ripe_through: int) -> Recorded:
         """Record the next batch; entries behind `ripe_through` may be held back. Raises `OSError`."""
+        round_: _Round | None = None
         try:
             round_ = await self._off_loop(lambda: self._prepare(ripe_through))
             if not round_.entries:
                 return Recorded()
-            readings = await self._read_needed(round_)
-            transactions = await self._off_loop(lambda: self._write(round_, readings))
+            await self._read_needed(round_)
+            prepared = round_
+            transactions = await self._off_loop(lambda: self._write(prepared))
         except BaseException:
-            await self._off_loop(self._start_over)
+            staged = round_.staged if round_ is not None else []
+            await self._off_loop(lambda: self._start_over(staged))
             raise
         return Recorded(entries=round_.entries, transactions=transactions, more=round_.more)
 
-    def _start_over(self) -> None:
+    def _start_over(self, staged: Sequence[Staged]) -> None:
         """Forget what a failed round did not finish; the next one begins at the cursor again."""
         self._recent.clear()
-        self._is_doubtful = True
         self._store.index.rollback()
+        self._store.blobs.discard(staged)
 
     async def checkpoint(self, *, force: bool = False) -> None:
         """Sync what was recorded and move the durable cursor, at most once a second unless forced."""
@@ -150,30 +165,59 @@ class Recorder:
     # ------------------------------------------------------------------ prepare
 
     def _prepare(self, ripe_through: int) -> _Round:
+        recollection = self._recollection or self._recollected()
         entries = self._read_journal()
         if not entries:
-            return _Round(0, plan.Plan(groups=(), cursor=self._cursor), [], more=False)
+            return _Round(0, plan.Plan(groups=(), cursor=self._cursor))
         read_through = entries[-1].sequence
         self._note_gaps(entries)
         items = [entry for entry in entries if entry.change.type is not ChangeType.EMPTIED]
-        sifted = plan.sift(items, self._recent_of)
+        sifted = plan.sift(items, self._recent_of, recollection.came_before)
         self.counts.duplicates += sifted.duplicates
-        if self._is_doubtful:
-            # The round before failed, perhaps between a history and the index.
-            self._store.catch_up(sifted.recorded)
-            self._is_doubtful = False
         more = read_through < self._store.journal.last_sequence
         planned = plan.plan_groups(
-            sifted.fresh, read_through=read_through, ripe_through=ripe_through, cut=more, window=self._window
+            sifted.fresh,
+            after=self._cursor,
+            read_through=read_through,
+            ripe_through=ripe_through,
+            cut=more,
+            window=self._window,
         )
-        planned = msgspec.structs.replace(planned, groups=self._with_bodies_stored(planned.groups))
-        has_blob = self._has_blob
-        needs = [
-            place
-            for place, group in enumerate(planned.groups)
-            if plan.needs_reading(group, self._recent_of(group.transaction.key).last, has_blob)
-        ]
-        return _Round(len(entries), planned, needs, more=more)
+        self._store_bodies(planned.groups, sifted.fresh)
+        needs, joins, newest_of = list[int](), set[int](), dict[ItemKey, int]()
+        for place, group in enumerate(planned.groups):
+            key = group.transaction.key
+            last = self._recent_of(key).last
+            newest = max(
+                0 if last is None else last.transaction,
+                newest_of.get(key, 0),
+                recollection.newest(key, has_history=last is not None),
+            )
+            newest_of[key] = group.transaction.transaction
+            if self.waiting.holds(group):
+                joins.add(place)
+            elif plan.needs_reading(group, newest, self._has_blob):
+                needs.append(place)
+        return _Round(len(entries), planned, needs, frozenset(joins), more=more)
+
+    def _recollected(self) -> Recollection:
+        """Look through the end of the journal, as far as it is recorded."""
+        after = max(0, self._cursor - REMEMBERED_ENTRIES)
+        recollection = self._recollection = Recollection(after)
+        while after < self._cursor:
+            try:
+                entries = self._store.journal.read(after, bytes_max=BATCH_BYTES_MAX)
+            except CorruptJournal as error:
+                after = max(after + 1, error.resume_after)
+                continue
+            if not entries:
+                break
+            after = entries[-1].sequence
+            for entry in entries:
+                if entry.change.event and entry.sequence <= self._cursor:
+                    recollection.came_before(entry)
+                    recollection.note(entry.change.key, entry.sequence)
+        return recollection
 
     def _read_journal(self) -> list[Entry]:
         while True:
@@ -198,7 +242,8 @@ class Recorder:
             self._checked_gaps_through = max(self._checked_gaps_through, entries[-1].sequence)
             return
         ledger = self._store.ledger
-        gaps, counts = plan.gaps_of(new, ledger.numbers())
+        places = {plan.place_of(entry.change) for entry in new if entry.change.number is not None}
+        gaps, counts = plan.gaps_of(new, {place: ledger.number(*place) or 0 for place in places})
         with ledger.batch():
             for gap in gaps:
                 ledger.open_gap(gap.account, gap.reason, gap.detail, self._clock.now())
@@ -207,15 +252,24 @@ class Recorder:
             ledger.set_numbers(counts)
         self._checked_gaps_through = entries[-1].sequence
 
-    def _with_bodies_stored(self, groups: Sequence[Group]) -> list[Group]:
-        """Store contents that came along, so that what may have to wait needs no copy of them."""
+    def _store_bodies(self, groups: Sequence[Group], entries: Sequence[Entry]) -> None:
+        """Store contents that came along, so that what may have to wait needs no copy of them.
+
+        A content may have come with an earlier change than the one whose photograph names it.
+        """
+        if self._blobless():
+            return
+        bodies = {one.change.digest: one.change.body for one in entries if one.change.body is not None}
+        wanted = dict.fromkeys(
+            group.photographed.digest for group in groups if group.photographed is not None
+        )
         staged: list[Staged] = []
-        for group in groups:
-            change = group.photographed
-            if change is not None and change.body is not None and not self._blobless():
-                staged.append(self._store.blobs.stage(change.body))
-        self._store.blobs.commit(staged)
-        return list(groups)
+        try:
+            staged.extend(self._store.blobs.stage(bodies[digest]) for digest in wanted if digest in bodies)
+            self._store.blobs.commit(staged)
+        except BaseException:
+            self._store.blobs.discard(staged)
+            raise
 
     def _has_blob(self, digest: str) -> bool:
         return self._blobless() or self._store.blobs.contains(digest)
@@ -241,92 +295,97 @@ class Recorder:
 
     # --------------------------------------------------------------------- read
 
-    async def _read_needed(self, round_: _Round) -> dict[int, Reading | Exception]:
-        """Read the needed items, a few at a time; an error stands in the place of a reading."""
-        results: dict[int, Reading | Exception] = {}
+    async def _read_needed(self, round_: _Round) -> None:
+        """Read the needed items, a few at a time, and stage their contents as they come."""
         places = iter(round_.needs)
 
         async def reader() -> None:
             for place in places:
                 key = round_.planned.groups[place].transaction.key
                 try:
-                    results[place] = await self._appserver.read(key)
+                    reading = await self._appserver.read(key)
+                    outcome: Outcome = await self._off_loop(partial(self._staged, reading, round_.staged))
                 except (ItemVanished, AppServerUnavailable, AppServerRefused) as error:
-                    results[place] = error
+                    outcome = error
+                round_.outcomes[place] = outcome
 
-        async with asyncio.TaskGroup() as tasks:
-            for _ in range(min(READS_AT_ONCE, len(round_.needs))):
-                tasks.create_task(reader(), name="photograph")
-        return results
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(min(READS_AT_ONCE, len(round_.needs))):
+                    tasks.create_task(reader(), name="photograph")
+        except BaseExceptionGroup as group:
+            # One error is what happened; the group around it says nothing more.
+            if len(group.exceptions) == 1:
+                raise group.exceptions[0] from None
+            raise
+
+    def _staged(self, reading: Reading, staged: list[Staged]) -> Photograph:
+        if reading.content is None:
+            return Photograph(metadata=reading.metadata)
+        with opened(reading.content) as content:
+            blob = self._store.blobs.stage(content)
+        staged.append(blob)
+        return Photograph(metadata=reading.metadata, digest=blob.digest, size=blob.size)
 
     # -------------------------------------------------------------------- write
 
-    def _write(self, round_: _Round, readings: dict[int, Reading | Exception]) -> int:
-        photographs, staged = self._stage_contents(readings)
-        self._store.blobs.commit(staged)
+    def _write(self, round_: _Round) -> int:
+        self._store.blobs.commit(round_.staged)
         written: dict[ItemKey, list[State]] = {}
         for place, group in enumerate(round_.planned.groups):
-            key = group.transaction.key
-            outcome = photographs.get(place)
+            outcome = round_.outcomes.get(place)
             if isinstance(outcome, AppServerUnavailable):
-                self.waiting.keep_group(group, outcome)
-                continue
-            recent = self._recent_of(key)
-            transaction, photograph = self._decide(group, outcome, recent.last)
-            state = next_state(recent.last, transaction, photograph)
-            if state is None:
-                continue
-            written.setdefault(key, []).append(state)
-            self._remember(key, Recent(state, recent.events | frozenset(state.events)))
+                self.waiting.keep_group(group, outcome.message)
+            elif place in round_.joins or self.waiting.holds(group):
+                self.waiting.keep_group(group, "an earlier change of the item waits")
+            else:
+                self._add_state(written, group, outcome)
         transactions = 0
-        index = self._store.index
         for key, states in written.items():
             try:
-                self._store.histories.append(key, states)
+                self._store.record(key, states)
             except CorruptHistory as error:
                 self._recent.pop(key, None)
                 self.waiting.keep_states(key, states, error)
                 continue
-            index.record(key, states)
             transactions += len(states)
-        index.commit(self._checkpointed)
+        self._store.index.commit(self._checkpointed)
         self._cursor = round_.planned.cursor
         self.counts.transactions += transactions
         return transactions
 
-    def _stage_contents(
-        self, readings: dict[int, Reading | Exception]
-    ) -> tuple[dict[int, Photograph | Exception], list[Staged]]:
-        photographs: dict[int, Photograph | Exception] = {}
-        staged: list[Staged] = []
-        for place, reading in readings.items():
-            if isinstance(reading, Exception):
-                photographs[place] = reading
-                continue
-            if reading.content is None:
-                photographs[place] = Photograph(metadata=reading.metadata)
-                continue
-            try:
-                with reading.content.open() as content:
-                    blob = self._store.blobs.stage(content)
-            except (ItemVanished, AppServerUnavailable) as error:
-                photographs[place] = error
-                continue
-            staged.append(blob)
-            photographs[place] = Photograph(metadata=reading.metadata, digest=blob.digest, size=blob.size)
-        return photographs, staged
+    def _add_state(
+        self,
+        written: dict[ItemKey, list[State]],
+        group: Group,
+        outcome: Photograph | AppServerRefused | ItemVanished | None,
+    ) -> None:
+        key = group.transaction.key
+        recent = self._recent_of(key)
+        state = next_state(recent.last, *self._decide(group, outcome, recent.last))
+        if state is not None:
+            written.setdefault(key, []).append(state)
+            before = recent.events if len(recent.events) < RECENT_EVENTS_MAX else frozenset[str]()
+            self._remember(key, Recent(state, before | frozenset(state.events)))
+        elif self._recollection is not None and group.last.basis is None:
+            self._recollection.note(key, group.transaction.transaction)
 
     def _decide(
-        self, group: Group, outcome: Photograph | Exception | None, last: State | None
+        self,
+        group: Group,
+        outcome: Photograph | AppServerRefused | ItemVanished | None,
+        last: State | None,
     ) -> tuple[Transaction, Photograph | None]:
         transaction = group.transaction
         match outcome:
+            case None if transaction.change is ChangeType.DELETED:
+                return plan.at_deletion(group, last, self._has_blob)
             case None:
                 return transaction, plan.told_photograph(group)
             case Photograph():
                 if transaction.change is ChangeType.DELETED:
                     transaction = msgspec.structs.replace(transaction, change=ChangeType.MODIFIED)
-                return transaction, outcome
+                return msgspec.structs.replace(transaction, lacking=()), outcome
             case _:
                 self.counts.vanished += 1
                 log.info("item_vanished", item=str(transaction.key), reason=str(outcome))
