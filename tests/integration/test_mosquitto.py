@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import os
 import random
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 from backupd.appservers.base import Watched
 from backupd.clock import SystemClock
 from backupd.errors import SpaceExhausted
-from daemon.arrivals import ARRIVED_EVENTS_MAX
+from daemon.arrivals import ARRIVED_EVENTS_MAX, Arrivals
 from tests.unit.daemon.test_publisher import Gaps, Watch, change, journaled, publisher
 from tests.world.brokers import PASSWORD, Mosquitto, make_certificates
 from tests.world.flood import connect, event_payload, packet, publish, text
@@ -204,9 +205,11 @@ async def test_a_wrong_password_is_told_and_picked_up_when_corrected(
 
 
 async def test_tls_with_our_authority_works_and_without_it_is_refused(
-    tmp_path: Path, certificates: Path
+    tmp_path: Path, certificates: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A certificate of an unknown authority is refused in clear words; with its authority all is well."""
+    # A small queue: reading stops and goes on often, with bytes that TLS has decrypted and we have not read.
+    monkeypatch.setattr("daemon.subscription.Arrivals", functools.partial(Arrivals, events_max=50))
     broker = Mosquitto(tmp_path / "mosquitto", certificates=certificates)
     broker.start()
     try:
