@@ -27,8 +27,16 @@ from backupd.items import ItemKey, Kind
 from backupd.store import database
 
 APPLICATION = 0x62_6B_75_6C
-VERSION = 1
-_SCHEMA = """
+VERSION = 2
+_RESTORING = """
+CREATE TABLE restoring (
+    account TEXT NOT NULL, item TEXT NOT NULL, state INTEGER NOT NULL, target TEXT NOT NULL,
+    basis INTEGER NOT NULL,
+    PRIMARY KEY (account, item, state, target)) WITHOUT ROWID;
+"""
+_UPGRADES = {1: _RESTORING}
+"""What each older version lacks."""
+_SCHEMA = f"""{_RESTORING}
 CREATE TABLE attributes (
     level TEXT NOT NULL, scope TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL,
     PRIMARY KEY (level, scope, name)) WITHOUT ROWID;
@@ -283,12 +291,29 @@ class Ledger:
         )
         return rows[0][0] if rows else None
 
-    def set_restored(self, account: str, item: str, transaction: int, target: str, new_item: str) -> None:
-        """Keep that a state was restored to `target`, and as which item."""
-        self._write(
-            "INSERT OR REPLACE INTO restored VALUES (?, ?, ?, ?, ?)",
-            (account, item, transaction, target, new_item),
+    def restoring(self, account: str, item: str, transaction: int, target: str) -> int | None:
+        """Return the `basis` of a restore of this state to `target` whose end was never told."""
+        rows = self._rows(
+            "SELECT basis FROM restoring WHERE account = ? AND item = ? AND state = ? AND target = ?",
+            (account, item, transaction, target),
         )
+        return rows[0][0] if rows else None
+
+    def set_restoring(self, account: str, item: str, transaction: int, target: str, basis: int) -> None:
+        """Keep that a restore begins; what it makes is not yet in the journal up to `basis`."""
+        self._write(
+            "INSERT OR IGNORE INTO restoring VALUES (?, ?, ?, ?, ?)",
+            (account, item, transaction, target, basis),
+        )
+
+    def set_restored(self, account: str, item: str, transaction: int, target: str, new_item: str) -> None:
+        """Keep that a state was restored to `target`, and as which item; no restore of it runs any more."""
+        place = (account, item, transaction, target)
+        with self.batch():
+            self._write("INSERT OR REPLACE INTO restored VALUES (?, ?, ?, ?, ?)", (*place, new_item))
+            self._write(
+                "DELETE FROM restoring WHERE account = ? AND item = ? AND state = ? AND target = ?", place
+            )
 
     def copy_to(self, path: Path) -> None:
         """Write a consistent copy, for the daily dump. Raises `SpaceExhausted`, `OSError`."""
@@ -348,6 +373,8 @@ def _open(path: Path, *, writable: bool) -> sqlite3.Connection:
             if (application, version) == (0, 0) and writable:
                 database.create(connection, _SCHEMA, APPLICATION, VERSION)
                 return connection
+            if application == APPLICATION and version in _UPGRADES and writable:
+                database.create(connection, _UPGRADES[version], APPLICATION, VERSION)
     except sqlite3.DatabaseError as error:
         raise _refused(path, f"can't be read: {error}", "put back the copy of the daily dump") from error
     if application != APPLICATION:

@@ -2,6 +2,8 @@
 
 The content is checked against its digest before the AppServer sees it. What was restored is remembered in
 the ledger by source item, state and target: doing it again skips while the restored item is still there.
+That it begins is remembered, too: after a crash between the AppServer's work and our note of it, the item is
+looked for before another one is made.
 """
 
 from __future__ import annotations
@@ -36,6 +38,10 @@ COPY_BYTES = 1 << 20
 MARKED_DELETED = "deleted"
 PROVEN_KEYS = ("folder", "flags", "tags", "received", "uid")
 """What a restored item must agree in with its photograph, where both have it, besides the content."""
+
+
+Place = tuple[str, str, int, str]
+"""Account, item, transaction and target: by what a restore is remembered."""
 
 
 class RestoredItem(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,21 +126,56 @@ class ItemRestore:
         into = str(metadata.get("folder", ""))
         target = f"{key.account}:{into}"
         place = (key.account, key.item, state.transaction, target)
-        before = await asyncio.to_thread(self._store.ledger.restored, *place)
-        if before is not None and await self._is_there(ItemKey(key.account, key.kind, before)):
-            return RestoredItem(
-                item=before,
-                folder=str(metadata.get("folder", "")),
-                transaction=state.transaction,
-                skipped=True,
-            )
         photograph = Photograph(metadata=metadata, digest=state.digest, size=state.size)
+        before = await self._restored_before(key, place, photograph)
+        if before is not None:
+            return RestoredItem(item=before, folder=into, transaction=state.transaction, skipped=True)
+        basis = self._store.journal.last_sequence
+        await asyncio.to_thread(self._store.ledger.set_restoring, *place, basis)
         with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES_MAX) as content:
             await asyncio.to_thread(self._copy_blob, state, content)
             new = await self._appserver.put(key.account, key.kind, photograph, cast("BinaryIO", content))
         await asyncio.to_thread(self._store.ledger.set_restored, *place, new)
         await self._prove(ItemKey(key.account, key.kind, new), photograph)
         return RestoredItem(item=new, folder=into, transaction=state.transaction, skipped=False)
+
+    async def _restored_before(self, key: ItemKey, place: Place, photograph: Photograph) -> str | None:
+        """Return the item that an earlier restore of the same made and that is still there."""
+        ledger = self._store.ledger
+        before = await asyncio.to_thread(ledger.restored, *place)
+        if before is not None and await self._is_there(ItemKey(key.account, key.kind, before)):
+            return before
+        basis = await asyncio.to_thread(ledger.restoring, *place)
+        if basis is None:
+            return None
+        made = await self._made_since(basis, key, photograph)
+        if made is not None:
+            await asyncio.to_thread(ledger.set_restored, *place, made)
+        return made
+
+    async def _made_since(self, basis: int, key: ItemKey, photograph: Photograph) -> str | None:
+        """Return an item of this content and folder that was not there at a journal entry."""
+        listing = await self._appserver.changes(key.account, None)
+        for listed in listing.items:
+            folder = listed.metadata.get("folder", photograph.metadata.get("folder"))
+            if listed.kind is not key.kind or folder != photograph.metadata.get("folder"):
+                continue
+            found = ItemKey(key.account, key.kind, listed.item)
+            if await asyncio.to_thread(self._was_there, found, basis):
+                continue
+            try:
+                reading = await self._appserver.read(found)
+            except (ItemVanished, AppServerRefused):
+                continue
+            if reading.content is None:
+                continue
+            if await asyncio.to_thread(_digest_of_content, reading.content.open) == photograph.digest:
+                return listed.item
+        return None
+
+    def _was_there(self, key: ItemKey, basis: int) -> bool:
+        states = [one for one in self._store.histories.read(key) if one.transaction <= basis]
+        return bool(states) and not states[-1].deleted
 
     async def _restore_folder(
         self, key: ItemKey, state: State, metadata: dict[str, Any], parent: str | None

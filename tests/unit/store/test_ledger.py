@@ -138,6 +138,31 @@ def test_restored(ledger, path):
     assert again.restored("alice", "5", 7, "bob") is None
 
 
+def test_restoring(ledger, path):
+    """A restore that began is known until its end is told; the first one's basis counts."""
+    ledger.set_restoring("alice", "5", 7, "alice", 12)
+    ledger.set_restoring("alice", "5", 7, "alice", 20)
+    assert reopened(ledger, path).restoring("alice", "5", 7, "alice") == 12
+    assert ledger.restoring("alice", "5", 8, "alice") is None
+    ledger.set_restored("alice", "5", 7, "alice", "99")
+    assert reopened(ledger, path).restoring("alice", "5", 7, "alice") is None
+
+
+def test_version_1_is_upgraded(ledger, path):
+    """A ledger of version 1, which had no table for restores that began, gets it and keeps what it holds."""
+    ledger.remember_session("mqtt://a", START)
+    ledger.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE restoring")
+        connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    upgraded = Ledger(path)
+    upgraded.set_restoring("alice", "5", 7, "alice", 12)
+    assert upgraded.restoring("alice", "5", 7, "alice") == 12
+    assert upgraded.has_session("mqtt://a")
+    upgraded.close()
+
+
 @pytest.mark.parametrize("step", ["ledger.begin", "ledger.commit"])
 def test_a_failing_disk_undoes_the_batch(ledger, path, step):
     """A batch that could not be committed left nothing, and the next succeeds."""
