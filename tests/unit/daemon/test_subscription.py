@@ -7,6 +7,9 @@ with real brokers (tests/integration/test_mosquitto.py, test_embedded_broker.py)
 from __future__ import annotations
 
 import asyncio
+import functools
+import shutil
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -14,9 +17,11 @@ from pathlib import Path
 import pytest
 
 from backupd.clock import SystemClock
+from daemon.arrivals import Arrivals
 from daemon.broker_address import BrokerAddress
 from daemon.connection import heeding_cancellation
 from daemon.subscription import RETRY_SECONDS_MAX
+from tests.world.brokers import make_certificates
 from tests.world.clocks import FakeClock
 from tests.world.flood import event_payload, packet, text
 from tests.world.subscriber import SERVER_ID, HastyClock, Pipeline, running, until
@@ -39,9 +44,18 @@ class Broker:
         self.address = BrokerAddress(host="127.0.0.1", port=1)
 
     @asynccontextmanager
-    async def serving(self) -> AsyncIterator[None]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.address = BrokerAddress(host="127.0.0.1", port=server.sockets[0].getsockname()[1])
+    async def serving(self, certificates: Path | None = None) -> AsyncIterator[None]:
+        trust = None
+        if certificates is not None:
+            trust = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            trust.load_cert_chain(certificates / "server.crt", certificates / "server.key")
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=trust)
+        self.address = BrokerAddress(
+            host="127.0.0.1",
+            port=server.sockets[0].getsockname()[1],
+            tls=certificates is not None,
+            ca_file=None if certificates is None else certificates / "ca.crt",
+        )
         async with server:
             yield
 
@@ -134,6 +148,19 @@ async def test_a_topic_that_is_no_text_is_quarantined(tmp_path: Path) -> None:
     assert pipeline.ids == ["event-2"]
     assert pipeline.subscription.status.refused == {"topic": 1}
     assert broker.connections == 1
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="apt-get install openssl")
+async def test_events_that_tls_has_decrypted_do_not_wait_for_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many events in one TLS record, then silence: all are read, though the socket wakes us only once."""
+    monkeypatch.setattr("daemon.subscription.Arrivals", functools.partial(Arrivals, events_max=5))
+    broker = Broker(after=b"".join(delivery(number) for number in range(1, 31)))
+    async with broker.serving(make_certificates(tmp_path / "tls")):
+        pipeline = Pipeline(broker.address, tmp_path)
+        async with running(pipeline.subscription.run()):
+            await until(lambda: pipeline.ids == [f"event-{number}" for number in range(1, 31)])
 
 
 async def test_bytes_that_are_no_mqtt_end_the_connection(tmp_path: Path) -> None:
