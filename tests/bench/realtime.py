@@ -69,7 +69,7 @@ def measure_intake(place: Path, *, quick: bool) -> Measurement:
 
 
 def measure_latency(place: Path, *, quick: bool) -> Measurement:
-    """Time the way from publishing to the acknowledgement, and to the state in its history, at an even rate."""
+    """Time the way from publishing to the acknowledgement and into the history, at an even rate."""
     if not _has_mosquitto():
         return Measurement(name="latency", skipped=NO_MOSQUITTO)
     seconds = 3 if quick else 10
