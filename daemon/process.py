@@ -101,8 +101,14 @@ class Daemon:
         self._settings = await asyncio.to_thread(wiring.make_settings, config, store, self._server_id)
         self._settings.on_change(self._setting_changed)
         self._loop = asyncio.get_running_loop()
+        self._healing = Healing(store, clock=clock, heal=self._heal)
         self._recording = Recording(
-            recorder, store.journal, clock=clock, window=window, under_pressure=self._under_pressure
+            recorder,
+            store.journal,
+            clock=clock,
+            window=window,
+            under_pressure=self._under_pressure,
+            gap_opened=self._healing.gap_opened,
         )
         self._realtime = self._make_realtime(store, appserver)
         scan = SmartScan(
@@ -121,7 +127,6 @@ class Daemon:
             wait_until_gathering=self._wait_until_gathering,
         )
         self._queue = OperationsQueue(KeptOperations(store.ledger), works.factories(), clock=clock)
-        self._healing = Healing(store, clock=clock, heal=self._heal)
         self._scheduler = Scheduler(self._run_job, clock=clock)
         self._answers = self._make_answers(store)
         self._apply_settings()

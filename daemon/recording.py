@@ -54,6 +54,7 @@ class Recording:
         clock: Clock,
         window: timedelta,
         under_pressure: Callable[[], bool] = lambda: False,
+        gap_opened: Callable[[], None] = lambda: None,
     ) -> None:
         self.pulse = Pulse("recording", clock, silent_seconds_max=ROUND_SECONDS_MAX)
         self._recorder = recorder
@@ -61,6 +62,7 @@ class Recording:
         self._clock = clock
         self._window_seconds = window.total_seconds()
         self._under_pressure = under_pressure
+        self._gap_opened = gap_opened
         self._marks: deque[tuple[float, int]] = deque(maxlen=MARKS_MAX)
         self._wake = asyncio.Event()
         self._advanced = asyncio.Condition()
@@ -148,14 +150,20 @@ class Recording:
         await self._wait_until_there_is_work()
         self.pulse.beat()
         self._look_at_marks()
-        before = self._recorder.cursor
+        before, gaps = self._recorder.cursor, self._gaps()
         recorded = await self._recorder.record_next(self._ripe_through)
+        if self._gaps() != gaps:
+            self._gap_opened()
         force = self._wanted_durable > self._recorder.durable_cursor
         await self._recorder.checkpoint(force=force)
         async with self._advanced:
             self._advanced.notify_all()
         if not recorded.more and self._recorder.cursor == before and recorded.entries:
             await self._clock.sleep(self._seconds_until_ripe())
+
+    def _gaps(self) -> int:
+        counts = self._recorder.counts
+        return counts.gaps + counts.journal_errors
 
     async def _wait_until_there_is_work(self) -> None:
         if self._recorder.cursor >= self._journal.last_sequence:
