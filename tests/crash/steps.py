@@ -1,0 +1,83 @@
+"""Every durable step of the program by the scene in which it is passed, kept by hand on purpose.
+
+A step that vanishes from the code, or comes new, fails a test here until this list says so: none is without a
+kill.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+STREAM = (
+    "journal.append",
+    "journal.append_written",
+    "journal.append_synced",
+    "intake.journaled",
+    "intake.acknowledged",
+    "blobs.commit",
+    "volume.stage",
+    "volume.sync_content",
+    "volume.contents_synced",
+    "volume.rename",
+    "volume.renamed",
+    "volume.sync_names",
+    "volume.published",
+    "blobs.committed",
+    "history.append",
+    "history.created",
+    "history.grown",
+    "history.appended",
+    "index.begin",
+    "index.commit",
+    "index.committed",
+    "ledger.begin",
+    "ledger.commit",
+    "ledger.committed",
+    "checkpoint.sync",
+    "checkpoint.synced",
+    "checkpoint.done",
+    "file_system.sync",
+    "quarantine.write",
+    "quarantine.written",
+    "quarantine.rotated",
+)
+"""Passed while events come in and are recorded."""
+
+CREATION = (
+    "replace_file.written",
+    "replace_file.renamed",
+    "journal.begin_segment",
+    "journal.segment_written",
+    "journal.segment_begun",
+    "index.build",
+    "index.built",
+)
+"""Passed while a Backup Path is made."""
+
+SCAN = ("statistics.written", "statistics.renamed", "configuration.written")
+"""Passed by a scan, besides many of the stream's."""
+
+RESTORE = ("delivery.message_written",)
+
+AFTER_DAMAGE = ("journal.cut_tail", "history.repair")
+"""Passed by a start after a power cut that tore what was being written."""
+
+ELSEWHERE = {
+    "journal.trim": "nothing in the daemon trims the journal yet",
+}
+"""Steps without a kill, and why."""
+
+ALL = {*STREAM, *CREATION, *SCAN, *RESTORE, *AFTER_DAMAGE, *ELSEWHERE}
+
+
+def steps_in_code(repository: Path) -> dict[str, str]:
+    """Return the name of every durable step in the source, and the file that has it."""
+    found: dict[str, str] = {}
+    for package in ("backupd", "daemon"):
+        for path in (repository / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "step":
+                    assert isinstance(node.args[0], ast.Constant), f"{path}:{node.lineno}: no plain name"
+                    found[str(node.args[0].value)] = str(path.relative_to(repository))
+    return found
