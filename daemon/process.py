@@ -116,6 +116,7 @@ class Daemon:
             appserver,
             clock=clock,
             recorded_through=self._recording.recorded_through,
+            journaled=self._recording.grown,
             workers=config.scan.workers,
             configuration=wiring.configuration_dump(config, self._settings, store),
         )

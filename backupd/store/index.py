@@ -131,8 +131,8 @@ class Index:
     ) -> Iterator[KnownItem]:
         """Yield an account's items by id: live ones, deleted ones (True) or both (None).
 
-        The account item is one of them. With a scope only items of these folders, and all folder items;
-        nothing for an empty scope.
+        The account item is one of them. With a scope only items of these folders or of no known folder,
+        and all folder items; nothing for an empty scope.
         """
         with self._reading() as connection:
             yield from index_queries.items(connection, account, scope, deleted=deleted)

@@ -119,7 +119,7 @@ def items(
         ).fetchall()
         for folder, *row in rows:
             kind = row[1]
-            if scope is None or kind == Kind.FOLDER or (_FILES.get(kind), folder) in scope:
+            if scope is None or kind == Kind.FOLDER or folder is None or (_FILES.get(kind), folder) in scope:
                 yield _known(row)
         if len(rows) < _PAGE:
             return

@@ -31,8 +31,20 @@ def write_configuration(
         return None
     target = directory / f"{day}{moment:%H_%M_%S}.tar.gz"
     aside = directory / f".{target.name}.new"
-    with aside.open("wb") as file:
-        aside.chmod(0o600)
+    try:
+        _write(aside, entries, moment)
+        step("configuration.written")
+        aside.replace(target)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    sync_directory(directory)
+    return target
+
+
+def _write(path: Path, entries: Iterable[tuple[str, Path | bytes]], moment: datetime) -> None:
+    with path.open("wb") as file:
+        path.chmod(0o600)
         with tarfile.open(fileobj=file, mode="w:gz") as archive:
             for name, source in entries:
                 content = source if isinstance(source, bytes) else _content_of(source)
@@ -45,10 +57,6 @@ def write_configuration(
                 archive.addfile(member, io.BytesIO(content))
         file.flush()
         os.fsync(file.fileno())
-    step("configuration.written")
-    aside.replace(target)
-    sync_directory(directory)
-    return target
 
 
 def _content_of(path: Path) -> bytes | None:

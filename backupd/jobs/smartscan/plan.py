@@ -35,13 +35,16 @@ class ToRead(msgspec.Struct, frozen=True):
 
 
 class AccountPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """The difference between a listing and the index."""
+    """The difference between a listing and the index.
+
+    `unplaced` items are in no folder that the backup knows: a listing of some folders can't tell of them.
+    """
 
     read: Sequence[ToRead]
     altered: Sequence[Change]
     gone: Sequence[KnownItem]
+    unplaced: Sequence[KnownItem]
     unchanged: int
-    known: int
 
 
 def plan_account(
@@ -94,9 +97,19 @@ def plan_account(
                     size=recorded.size,
                 )
             )
-    live = [item for item in known.values() if not item.deleted and item.kind is not Kind.ACCOUNT]
-    gone = [item for item in live if item.item not in listed_ids]
-    return AccountPlan(read=read, altered=altered, gone=gone, unchanged=unchanged, known=len(live))
+    missing = [
+        item
+        for item in known.values()
+        if not item.deleted and item.kind is not Kind.ACCOUNT and item.item not in listed_ids
+    ]
+    is_placed = listing.scope is None
+    return AccountPlan(
+        read=read,
+        altered=altered,
+        gone=[item for item in missing if is_placed or _has_place(item)],
+        unplaced=[item for item in missing if not (is_placed or _has_place(item))],
+        unchanged=unchanged,
+    )
 
 
 def fingerprint(metadata: Mapping[str, Any], digest: str | None) -> bytes:
@@ -119,10 +132,17 @@ def suspicion(gone: int, known_live: int, *, noun: str = "items") -> str | None:
 
 
 def suspicion_of_accounts(gone: int, known_live: int) -> str | None:
-    """Return why a list of accounts is not to be believed: more than half of at least two are missing."""
-    if known_live < 2 or gone <= known_live * SUSPICIOUS_SHARE:  # noqa: PLR2004 - one may go
+    """Return why a list of accounts is not to be believed: more than half are missing, or the only one."""
+    if gone <= known_live * SUSPICIOUS_SHARE:
         return None
     return f"{gone} of {known_live} known accounts are missing from the list of accounts"
+
+
+def suspicion_of_entries(gone: int, known_live: int) -> str | None:
+    """Return why a list of domains, COS and mailing lists is not to be believed; a single one may go."""
+    if gone < 2 or gone <= known_live * SUSPICIOUS_SHARE:  # noqa: PLR2004 - one may go
+        return None
+    return f"{gone} of {known_live} known domains, COS and mailing lists are missing from the listing"
 
 
 def deletion(item: KnownItem, *, basis: int, moment: datetime) -> Change:
@@ -155,6 +175,15 @@ def entry_change(
         metadata=metadata,
         basis=basis,
     )
+
+
+def doubt(item: KnownItem, *, moment: datetime) -> Change:
+    """Return the finding that makes the recorder look whether an item is there: older than all it knows."""
+    return deletion(item, basis=0, moment=moment)
+
+
+def _has_place(item: KnownItem) -> bool:
+    return item.kind is Kind.FOLDER or isinstance(item.metadata.get("folder"), str)
 
 
 def _agrees(listed: Mapping[str, Any], recorded: Mapping[str, Any]) -> bool:

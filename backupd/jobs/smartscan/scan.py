@@ -9,28 +9,32 @@ ones.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import datetime
 
 import msgspec
 
 from backupd.appservers.base import Account, AppServer, Listing
 from backupd.clock import Clock
-from backupd.errors import AppServerRefused, AppServerUnavailable, UnknownAccount
+from backupd.errors import AppServerRefused, AppServerUnavailable, BackupdError, UnknownAccount
 from backupd.items import ItemKey, Kind
 from backupd.jobs.smartscan import dump, plan
-from backupd.jobs.smartscan.work import Finished, ScanOptions, Work
+from backupd.jobs.smartscan.tally import ScanOptions
+from backupd.jobs.smartscan.work import Finished, Work
 from backupd.jobs.smartscan.workers import ChunkItem
 from backupd.operations import Run
 from backupd.store.index_queries import KnownItem
 from backupd.store.store import Store
 
+GAP_EMPTIED = "folder_emptied"
+"""The reason of the gap that an emptied folder opens, as the recorder names it."""
+
 
 class SmartScan:
     """One scan at a time over a store and an AppServer.
 
-    `recorded_through(sequence)` waits until the recorder has durably recorded a journal entry. `workers` 0
-    reads in this process.
+    `recorded_through(sequence)` waits until the recorder has durably recorded a journal entry, `journaled` is
+    called whenever there is more for it to do. `workers` 0 reads in this process.
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class SmartScan:
         *,
         clock: Clock,
         recorded_through: Callable[[int], Awaitable[None]],
+        journaled: Callable[[], None] = lambda: None,
         workers: int = 2,
         configuration: Callable[[], Sequence[tuple[str, bytes]]] = tuple,
     ) -> None:
@@ -47,6 +52,7 @@ class SmartScan:
         self._appserver = appserver
         self._clock = clock
         self._recorded_through = recorded_through
+        self._journaled = journaled
         self._workers = workers
         self._configuration = configuration
 
@@ -69,7 +75,10 @@ class SmartScan:
                 work.estimate(place, len(accounts))
                 await self._scan_account(work, account.id)
             await self._directory_entries(work)
-        await asyncio.to_thread(self._dump_configuration, moment)
+        try:
+            await asyncio.to_thread(self._dump_configuration, moment)
+        except (OSError, BackupdError) as error:
+            work.undumped(str(error))
         verdict = work.verdict()
         await asyncio.to_thread(self._keep_statistics, moment, verdict, deep=options.deep)
         return verdict
@@ -80,23 +89,45 @@ class SmartScan:
         moment = self._clock.now()
         accounts = await self._appserver.accounts()
         chosen = [one for one in accounts if account in (one.id, one.name)]
-        known = await asyncio.to_thread(self._store.index.find_account, account)
-        if not chosen and (known is None or known.deleted):
-            raise UnknownAccount(f"no account {account!r} on the AppServer", hint="see getAvailableAccounts")
+        index = self._store.index
+        if not chosen:
+            return await self._scan_missing(run, account, options, {one.id for one in accounts})
         work = self._begin(run, options)
         async with work:
-            if not chosen and known is not None:
-                work.tally.accounts += 1
-                work.tally.deleted += 1
-                await work.add([plan.deletion(known, basis=basis, moment=moment)])
             for one in chosen:
-                finding = plan.entry_change(
-                    ItemKey(one.id, Kind.ACCOUNT, one.id), one.metadata, known, basis=basis, moment=moment
-                )
+                key = ItemKey(one.id, Kind.ACCOUNT, one.id)
+                known = await asyncio.to_thread(index.item, key.account, key.item, key.kind)
+                finding = plan.entry_change(key, one.metadata, known, basis=basis, moment=moment)
                 if finding is not None:
                     work.count(finding)
                     await work.add([finding])
                 await self._scan_account(work, one.id)
+        return work.verdict()
+
+    async def _scan_missing(
+        self, run: Run, account: str, options: ScanOptions, listed: Collection[str]
+    ) -> str:
+        """Mark an account as deleted that the AppServer does not list. Raises `UnknownAccount`."""
+        basis, moment, index = self._store.journal.last_sequence, self._clock.now(), self._store.index
+        known = await asyncio.to_thread(index.find_account, account)
+        if known is None:
+            raise UnknownAccount(
+                f"no account {account!r}, neither on the AppServer nor in the backup",
+                hint="give its address or id; getBackupInfo counts the accounts there are",
+            )
+        if known.deleted:
+            return f"account {account} is gone from the AppServer and recorded as deleted: nothing to scan"
+        live = await asyncio.to_thread(index.accounts)
+        gone = [item for item in live if item.item not in listed]
+        work = self._begin(run, options)
+        async with work:
+            work.tally.accounts += 1
+            reason = plan.suspicion_of_accounts(len(gone), len(live))
+            if reason is not None and not options.force:
+                work.refuse("accounts", reason)
+            else:
+                work.tally.deleted += 1
+                await work.add([plan.deletion(known, basis=basis, moment=moment)])
         return work.verdict()
 
     def _begin(self, run: Run, options: ScanOptions) -> Work:
@@ -106,6 +137,7 @@ class SmartScan:
             read=self._appserver.read,
             workers=self._workers,
             recorded_through=self._recorded_through,
+            journaled=self._journaled,
             run=run,
             options=options,
             clock=self._clock,
@@ -148,18 +180,25 @@ class SmartScan:
         since = None if work.options.deep else statistics.cursor
         try:
             listing = await self._appserver.changes(account, since)
-        except (AppServerUnavailable, AppServerRefused) as error:
+        except AppServerUnavailable as error:
             work.unlisted(account, error.message)
+            return
+        except AppServerRefused as error:
+            work.account_vanished(account, error.message)
             return
         work.tally.accounts += 1
         if listing.scope is not None and not listing.scope:
             work.tally.unchanged_accounts += 1
             return
-        planned = await asyncio.to_thread(self._plan, account, listing, basis, moment, work.options.deep)
-        live, _ = await asyncio.to_thread(self._store.index.account_counts, account)
-        whole = sum(count for kind, count in live.items() if kind != Kind.ACCOUNT)
-        reason = plan.suspicion(len(planned.gone), whole)
-        if reason is not None and not work.options.force and not self._explained(account):
+        deep = work.options.deep
+        planned = await asyncio.to_thread(self._plan, account, listing, basis, moment, deep)
+        reason = await asyncio.to_thread(self._suspicion, account, planned)
+        if reason is not None and not work.options.force:
+            # Deletions that were told and not recorded yet explain themselves.
+            await work.wait_until_recorded(self._store.journal.last_sequence)
+            planned = await asyncio.to_thread(self._plan, account, listing, basis, moment, deep)
+            reason = await asyncio.to_thread(self._suspicion, account, planned)
+        if reason is not None and not work.options.force:
             work.refuse(account, reason)
             return
         work.tally.unchanged += planned.unchanged
@@ -170,7 +209,7 @@ class SmartScan:
         ]
         for finding in findings:
             work.count(finding)
-        await work.add(findings)
+        await work.add([*findings, *(plan.doubt(item, moment=moment) for item in planned.unplaced)])
         last_item = listing.items[-1].item if listing.items else ""
         await work.finish(
             Finished(account, listing.cursor, moment, last_item),
@@ -207,9 +246,16 @@ class SmartScan:
         known.pop(account, None)
         return plan.plan_account(listing, known, account=account, basis=basis, moment=moment, deep=deep)
 
-    def _explained(self, account: str) -> bool:
-        """Tell whether an emptied folder explains a loss."""
-        return any(gap.reason == "folder_emptied" for gap in self._store.ledger.gaps(account=account))
+    def _suspicion(self, account: str, planned: plan.AccountPlan) -> str | None:
+        """Return why a listing is not to be believed; an emptied folder explains any loss."""
+        if len(planned.gone) < plan.SUSPICIOUS_ITEMS_MIN:
+            return None
+        if any(gap.reason == GAP_EMPTIED for gap in self._store.ledger.gaps(account=account)):
+            return None
+        live, _ = self._store.index.account_counts(account)
+        return plan.suspicion(
+            len(planned.gone), sum(count for kind, count in live.items() if kind != Kind.ACCOUNT)
+        )
 
     async def _directory_entries(self, work: Work) -> None:
         basis = self._store.journal.last_sequence
@@ -231,11 +277,12 @@ class SmartScan:
             if (finding := plan.entry_change(key, entry.metadata, known.get(key), basis=basis, moment=moment))
             is not None
         ]
-        findings += [
-            plan.deletion(item, basis=basis, moment=moment)
-            for key, item in known.items()
-            if key not in listed
-        ]
+        gone = [item for key, item in known.items() if key not in listed]
+        reason = plan.suspicion_of_entries(len(gone), len(known))
+        if reason is not None and not work.options.force:
+            work.refuse("domains, COS and mailing lists", reason)
+            gone = []
+        findings += [plan.deletion(item, basis=basis, moment=moment) for item in gone]
         for finding in findings:
             work.count(finding)
         await work.add(findings)

@@ -21,10 +21,11 @@ import structlog
 
 from backupd.appservers.base import ItemReader, Reading
 from backupd.clock import Clock
-from backupd.errors import AppServerUnavailable, BackupdError, ItemVanished, SuspiciousListing
+from backupd.errors import AppServerUnavailable, BackupdError, SuspiciousListing
 from backupd.events import Change, encode_change
 from backupd.items import ItemKey
 from backupd.jobs.smartscan import workers
+from backupd.jobs.smartscan.tally import ScanOptions, Tally
 from backupd.jobs.smartscan.workers import ChunkItem, ChunkResult, ItemProblem
 from backupd.operations import Run
 from backupd.states import ChangeType
@@ -37,49 +38,10 @@ FLUSH_BYTES_MAX = 64 << 20
 POOL_ITEMS_MIN = 400
 """With fewer items to read, starting worker processes costs more than it saves."""
 UNRECORDED_ENTRIES_MAX = 50_000
+STOP_LOOK_SECONDS = 0.5
+"""How often a scan that waits for the recorder looks whether it shall stop."""
 
 log = structlog.get_logger(__name__)
-
-
-class ScanOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How to scan. `deep` reads every item again; `force` believes suspicious listings."""
-
-    deep: bool = False
-    force: bool = False
-    read_errors_max: int | None = None
-
-
-class Tally(msgspec.Struct, kw_only=True):
-    """What a scan counted."""
-
-    accounts: int = 0
-    unchanged_accounts: int = 0
-    unchanged: int = 0
-    created: int = 0
-    changed: int = 0
-    deleted: int = 0
-    vanished: int = 0
-    unreadable: int = 0
-    refused: int = 0
-    unlisted: int = 0
-    content_bytes: int = 0
-
-    def sentence(self) -> str:
-        """Return the verdict in words, with every count."""
-        seen = self.unchanged + self.created + self.changed
-        parts = [
-            f"{self.accounts:,} accounts, {self.unchanged_accounts:,} of them unchanged",
-            f"{seen:,} items looked at: {self.created:,} new, {self.changed:,} changed",
-            f"{self.unchanged:,} as recorded",
-            f"{self.deleted:,} deleted",
-            f"{self.vanished:,} vanished while being read",
-            f"{self.unreadable:,} unreadable",
-        ]
-        if self.unlisted:
-            parts.append(f"{self.unlisted:,} accounts could not be listed")
-        if self.refused:
-            parts.append(f"{self.refused:,} listings refused")
-        return ", ".join(parts)
 
 
 class Finished(msgspec.Struct, frozen=True):
@@ -102,6 +64,7 @@ class Work:
         read: Callable[[ItemKey], Awaitable[Reading]],
         workers: int,
         recorded_through: Callable[[int], Awaitable[None]],
+        journaled: Callable[[], None],
         run: Run,
         options: ScanOptions,
         clock: Clock,
@@ -111,6 +74,7 @@ class Work:
         self._read_one = read
         self._workers = workers
         self._recorded_through = recorded_through
+        self._tell_journaled = journaled
         self._clock = clock
         self.run = run
         self.options = options
@@ -142,12 +106,19 @@ class Work:
             if kind is None:
                 await self._finish()
         finally:
-            for future in self._reading:
-                future.cancel()
-            if self._pool is not None:
-                self._pool.shutdown(wait=kind is None, cancel_futures=True)
-            # Of a scan that ended early contents may be staged that nobody wants any more.
-            await asyncio.to_thread(self._store.blobs.discard, self._staged)
+            # A daemon that ends waits for nothing: what is left behind goes with the next start.
+            await self._end(waits=not isinstance(error, asyncio.CancelledError))
+
+    async def _end(self, *, waits: bool) -> None:
+        """End the workers; of a scan that ended early, drop what was staged and nobody wants any more."""
+        if self._pool is not None:
+            await asyncio.to_thread(self._pool.shutdown, wait=waits, cancel_futures=True)
+        if self._reading and waits:
+            await asyncio.wait(self._reading)
+        for future in self._reading:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self._staged += future.result().staged
+        await asyncio.to_thread(self._store.blobs.discard, self._staged)
 
     def estimate(self, accounts_done: int, accounts: int) -> None:
         """Estimate all items of the scan from those of the accounts listed so far, and report."""
@@ -177,6 +148,17 @@ class Work:
         self.tally.unlisted += 1
         self.run.note_error(account, reason)
         log.warning("account_not_listed", account=account, reason=reason)
+
+    def account_vanished(self, account: str, reason: str) -> None:
+        """Note an account that went while the scan was on its way; the next one finds it gone."""
+        self.tally.vanished += 1
+        self.run.note_error(account, reason)
+
+    def undumped(self, reason: str) -> None:
+        """Note that the configuration could not be dumped; all else is as it should be."""
+        self.tally.is_undumped = True
+        self.run.note_error("configuration dump", reason)
+        log.error("configuration_not_dumped", reason=reason)
 
     async def add(self, findings: Sequence[Change]) -> None:
         """Take findings that are complete."""
@@ -256,9 +238,11 @@ class Work:
                 await asyncio.to_thread(
                     workers.take_reading, result, item, moment, reading, self._store.blobs
                 )
-            except (ItemVanished, AppServerUnavailable) as error:
-                vanished = isinstance(error, ItemVanished)
-                result.problems.append(ItemProblem(item.account, item.item, error.message, vanished))
+            except workers.READING_ERRORS as error:
+                result.problems.append(workers.problem_of(item, error))
+            except BaseException:
+                await asyncio.to_thread(self._store.blobs.discard, result.staged)
+                raise
         return result
 
     async def _collect(self, return_when: str) -> None:
@@ -308,30 +292,47 @@ class Work:
     async def _flush(self) -> None:
         payloads, staged = self._payloads, self._staged
         self._payloads, self._staged, self._bytes = [], [], 0
-        if payloads:
-            self._last_sequence = await asyncio.to_thread(self._store_findings, payloads, staged)
+        if payloads or staged:
+            try:
+                stored = await asyncio.to_thread(self._store_findings, payloads, staged)
+            except BaseException:
+                self._staged += staged
+                raise
+            self._last_sequence = max(self._last_sequence, stored)
+            self._tell_journaled()
         self.run.report(self.done, self._total, unit="items")
         read = [account for account in self._listed if self._unread[account] <= 0]
         self._journaled += [(self._last_sequence, self._listed.pop(account)) for account in read]
-        await asyncio.to_thread(self._keep_cursors, self._store.index.cursor())
-        behind = self._last_sequence - UNRECORDED_ENTRIES_MAX
-        if behind > 0:
-            await self._recorded_through(behind)
+        await asyncio.to_thread(self._keep_cursors)
+        await self.wait_until_recorded(self._last_sequence - UNRECORDED_ENTRIES_MAX)
 
     def _store_findings(self, payloads: list[bytes], staged: list[Staged]) -> int:
+        self._store.check_space()
         self._store.blobs.commit(staged)
-        return self._store.journal.append(payloads) + len(payloads) - 1
+        return self._store.journal.append(payloads) + len(payloads) - 1 if payloads else 0
+
+    async def wait_until_recorded(self, sequence: int) -> None:
+        """Wait for the recorder. Raises `OperationStopped` where that takes long and the scan shall stop."""
+        if sequence <= 0:
+            return None
+        while True:
+            try:
+                async with asyncio.timeout(STOP_LOOK_SECONDS):
+                    return await self._recorded_through(sequence)
+            except TimeoutError:
+                self.run.check()
 
     async def _finish(self) -> None:
         await self._read_chunk()
         while self._reading:
             await self._collect(asyncio.FIRST_COMPLETED)
         await self._flush()
-        await self._recorded_through(self._last_sequence)
-        await asyncio.to_thread(self._keep_cursors, self._last_sequence)
+        await self.wait_until_recorded(self._last_sequence)
+        await asyncio.to_thread(self._keep_cursors)
 
-    def _keep_cursors(self, recorded: int) -> None:
-        """Keep the cursors of accounts all of whose findings are recorded up to a sequence number."""
+    def _keep_cursors(self) -> None:
+        """Keep the cursors of accounts all of whose findings are durably recorded."""
+        recorded = self._store.index.cursor()
         ready = [account for sequence, account in self._journaled if sequence <= recorded]
         self._journaled = [one for one in self._journaled if one[0] > recorded]
         statistics = self._store.statistics

@@ -17,7 +17,8 @@ from pathlib import Path
 import msgspec
 
 from backupd.appservers.base import ItemReader, Reading
-from backupd.errors import AppServerUnavailable, BackupdError, ItemVanished
+from backupd.appservers.opening import opened
+from backupd.errors import AppServerRefused, AppServerUnavailable, BackupdError, ItemVanished
 from backupd.events import Change, encode_change
 from backupd.items import Kind
 from backupd.jobs.smartscan import plan
@@ -61,6 +62,8 @@ class ChunkResult(msgspec.Struct):
     content_bytes: int = 0
 
 
+READING_ERRORS = (ItemVanished, AppServerUnavailable, AppServerRefused)
+"""What reading one item may raise without stopping the others."""
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 _reader: ItemReader | None = None
@@ -77,10 +80,18 @@ def read_chunk(items: Sequence[ChunkItem], moment: datetime, reader: ItemReader,
         try:
             reading = reader.read(item.kind, item.item, item.locator)
             take_reading(result, item, moment, reading, blobs)
-        except (ItemVanished, AppServerUnavailable) as error:
-            vanished = isinstance(error, ItemVanished)
-            result.problems.append(ItemProblem(item.account, item.item, error.message, vanished))
+        except READING_ERRORS as error:
+            result.problems.append(problem_of(item, error))
+        except BaseException:
+            blobs.discard(result.staged)
+            raise
     return result
+
+
+def problem_of(item: ChunkItem, error: BackupdError) -> ItemProblem:
+    """Return why an item was not read; one of an account that is gone has vanished too."""
+    vanished = not isinstance(error, AppServerUnavailable)
+    return ItemProblem(item.account, item.item, error.message, vanished)
 
 
 def take_reading(
@@ -89,7 +100,7 @@ def take_reading(
     """Stage what was read and add the finding. Raises `ItemVanished`, `AppServerUnavailable`."""
     blob = None
     if reading.content is not None:
-        with reading.content.open() as content:
+        with opened(reading.content) as content:
             blob = blobs.stage(content)
         result.staged.append(blob)
         result.content_bytes += blob.size

@@ -1,0 +1,49 @@
+"""What a scan is asked for, and what it counts."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class ScanOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How to scan. `deep` reads every item again; `force` believes suspicious listings."""
+
+    deep: bool = False
+    force: bool = False
+    read_errors_max: int | None = None
+
+
+class Tally(msgspec.Struct, kw_only=True):
+    """What a scan counted."""
+
+    accounts: int = 0
+    unchanged_accounts: int = 0
+    unchanged: int = 0
+    created: int = 0
+    changed: int = 0
+    deleted: int = 0
+    vanished: int = 0
+    unreadable: int = 0
+    refused: int = 0
+    unlisted: int = 0
+    content_bytes: int = 0
+    is_undumped: bool = False
+
+    def sentence(self) -> str:
+        """Return the verdict in words, with every count."""
+        seen = self.unchanged + self.created + self.changed
+        parts = [
+            f"{self.accounts:,} accounts, {self.unchanged_accounts:,} of them unchanged",
+            f"{seen:,} items looked at: {self.created:,} new, {self.changed:,} changed",
+            f"{self.unchanged:,} as recorded",
+            f"{self.deleted:,} deleted",
+            f"{self.vanished:,} vanished while being read",
+            f"{self.unreadable:,} unreadable",
+        ]
+        if self.unlisted:
+            parts.append(f"{self.unlisted:,} accounts could not be listed")
+        if self.refused:
+            parts.append(f"{self.refused:,} listings refused")
+        if self.is_undumped:
+            parts.append("the configuration could not be dumped")
+        return ", ".join(parts)
