@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -29,6 +30,10 @@ def main() -> int:
     except BackupdError as error:
         sys.stderr.write(f"backupd: {error}\n")
         return error.exit_status
+    except OSError as error:
+        # The disk or the file system, while the daemon began: one line, as for any other operating error.
+        sys.stderr.write(f"backupd: {error}\n")
+        return os.EX_IOERR
 
 
 if __name__ == "__main__":
