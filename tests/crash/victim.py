@@ -143,6 +143,10 @@ class Victim:
         """Live without faults until everything published is recorded; then stop cleanly."""
         self.faults.disarm()
         self.daemon.start()
+        self.settle_and_stop()
+
+    def settle_and_stop(self) -> None:
+        """Wait until everything published is recorded; then stop cleanly."""
         self.wait_until_recorded()
         status = self.daemon.stop()
         assert status == 0, self.told(f"it ended with {status}")
