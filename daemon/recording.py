@@ -128,11 +128,14 @@ class Recording:
             log.error("last_checkpoint_failed", error=str(error), hint="the next start records it again")
 
     async def run_waiting_room(self) -> None:
-        """Try waiting photographs again and again, until cancelled."""
-        reason = ""
+        """Try waiting photographs again and again, until cancelled; all of them once at the start."""
+        reason, hastened = "", False
         while True:
             await self._clock.sleep(WAITING_ROOM_SECONDS)
             try:
+                if not hastened:
+                    await self._recorder.waiting.hasten()
+                    hastened = True
                 retried = await self._recorder.waiting.retry()
                 while retried.more:
                     self.grown()
@@ -178,7 +181,9 @@ class Recording:
             await self._clock.sleep(0.05)
         # Whoever appended without a word (an earlier lifetime, a scan) is noticed here.
         self._mark()
-        if self._journal.last_sequence > self._recorder.cursor:
+        is_awaited = self._wanted_durable > self._recorder.durable_cursor
+        if self._journal.last_sequence > self._recorder.cursor and not is_awaited:
+            # Where somebody waits, what is ripe is recorded at once: findings always are.
             await self._clock.sleep(self._seconds_until_ripe())
 
     def _seconds_until_ripe(self) -> float:

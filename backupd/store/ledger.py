@@ -243,6 +243,11 @@ class Ledger:
         found = self._waiting("WHERE account = ? AND kind = ? AND item = ?", parameters)
         return found[0] if found else None
 
+    def hasten_waiting(self, now: datetime) -> int:
+        """Let everything that waits be due by now; return how much had to wait longer."""
+        moment = microseconds(now)
+        return self._write("UPDATE waiting SET next_try = ? WHERE next_try > ?", (moment, moment))
+
     def waiting_due(self, now: datetime, *, limit: int) -> list[Waiting]:
         """Return what is to be tried by now, longest due first."""
         return self._waiting("WHERE next_try <= ? ORDER BY next_try LIMIT ?", (microseconds(now), limit))

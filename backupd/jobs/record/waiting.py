@@ -152,6 +152,11 @@ class WaitingRoom:
 
     # ------------------------------------------------------------------- settle
 
+    async def hasten(self) -> None:
+        """Let everything be tried at the next retry: what stood in the way may have been mended."""
+        now = self._clock.now()
+        await self._off_loop(lambda: self._store.ledger.hasten_waiting(now))
+
     async def retry(self) -> Retried:
         """Settle what is due and can be; what can't be waits longer. Raises `SpaceExhausted`.
 

@@ -104,6 +104,15 @@ def test_waiting(ledger, path):
     assert ledger.waiting_count() == 2
 
 
+def test_waiting_is_hastened(ledger):
+    """What would wait longer is due at the moment it is hastened to; what was due keeps its place."""
+    for one in (waiting("1", 5, 30), waiting("2", 6, 1)):
+        ledger.put_waiting(one)
+    moment = START + timedelta(seconds=2)
+    assert ledger.hasten_waiting(moment) == 1
+    assert [one.key.item for one in ledger.waiting_due(moment, limit=10)] == ["2", "1"]
+
+
 def test_waiting_of_the_whole_server(ledger):
     """Items without an account are paged, too."""
     key = ItemKey("", Kind.COS, "default")
