@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
@@ -50,6 +51,8 @@ from daemon.works import Works
 PRESSURE_EVENTS = 500
 """So many events waiting for the journal, and recording stands back for a moment."""
 WARN_SECONDS = 3_600.0
+SWITCH_SECONDS = 0.0005
+"""How long a thread may hold the interpreter while others wait: the intake must not wait for the recorder."""
 SMARTSCAN_JOB = "SmartScan"
 
 log = structlog.get_logger(__name__)
@@ -320,6 +323,7 @@ class Daemon:
 
 async def run_process(file: Path | None, notifier: Notifier) -> int:
     """Run lifetimes until told to end; return the exit status. Raises `BackupdError` where none can begin."""
+    sys.setswitchinterval(SWITCH_SECONDS)
     loop = asyncio.get_running_loop()
     current: list[Daemon] = []
     stop = asyncio.Event()
