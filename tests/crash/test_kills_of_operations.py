@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -238,3 +239,27 @@ def _tell_of_change(victim: Victim, account: str, item: str, number: str, told: 
     event = events.event_of(change, source="/appservers/mail", event_id=f"{item}.{number}")
     told.setdefault(item, []).append(f"{event.source}#{event.id}")
     victim.mouth.say([(events.topic_of(victim.server_id, change.key), events.encode_event(event))])
+
+
+def test_killed_while_watching(place: Path, nursery: Nursery, broker: Mosquitto) -> None:
+    """On the embedded broker, which forgets with the daemon, the scan after a crash finds what was missed."""
+    with Victim(place, nursery, broker, seed=f"{SEED}/watching", embedded=True) as victim:
+        mailboxes = Mailboxes(victim.root, accounts=2, messages=8)
+        victim.begin()
+        dice = victim.dice
+        for _ in range(12):
+            mailboxes.deliver(dice.randrange(4))
+            victim.daemon.start(wait=dice.random() < 0.7)
+            for _ in range(dice.randrange(5)):
+                delivered = mailboxes.deliver(dice.randrange(4))
+                time.sleep(0.2 * dice.random())
+                if delivered and dice.random() < 0.3:
+                    delivered[0].unlink()
+            victim.daemon.kill()
+            victim.kills += 1
+        victim.daemon.start()
+        # The crash left a gap of the whole server, which the daemon heals before anybody asks.
+        victim.wait_until("the broker", lambda: victim.daemon.status()["broker"]["connected"])
+        victim.wait_until("no gap", lambda: not victim.daemon.status()["gaps_total"])
+        assert victim.daemon.stop() == 0
+        mailboxes.judge(victim)

@@ -42,13 +42,13 @@ class Victim:
         *,
         seed: str,
         extra: str = "",
-        root: Path | None = None,
+        embedded: bool = False,
     ) -> None:
         self.seed = seed
         self.dice = random.Random(f"{seed}/lives")
         self.place = place
         self.server_id = str(uuid.UUID(int=random.Random(seed).getrandbits(128), version=4))
-        self.root = root or place / "vmail"
+        self.root = place / "vmail"
         (self.root / "example.test").mkdir(parents=True, exist_ok=True)
         self.faults = Faults(place / "faults")
         self.story = Story(seed, self.server_id)
@@ -58,10 +58,12 @@ class Victim:
             nursery,
             place / "d",
             self.root,
-            broker=self._broker_url,
-            broker_lines=f'username = "{USERNAME}"\npassword_file = "{broker.password_file}"',
+            broker="embedded" if embedded else self._broker_url,
+            broker_lines=""
+            if embedded
+            else f'username = "{USERNAME}"\npassword_file = "{broker.password_file}"',
             extra=extra,
-            watch=False,
+            watch=embedded,
             environment=self.faults.environment,
             server_id=self.server_id,
         )
