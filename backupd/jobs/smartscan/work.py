@@ -1,8 +1,9 @@
 """What a running scan carries: chunks being read, findings not yet journaled, accounts whose cursor waits.
 
-Bounds: at most two chunks per worker are being read, at most `FLUSH_ITEMS` findings or `FLUSH_BYTES_MAX`
-bytes of contents wait for a flush, and the scan waits when the recorder is more than
-`UNRECORDED_ENTRIES_MAX` entries behind.
+A *flush* gives contents their names and journals findings; it runs in a thread, one at a time, while workers
+read on. Bounds: at most `CHUNKS_AHEAD` chunks per worker are being read, at most `FLUSH_ITEMS` findings or
+`FLUSH_BYTES_MAX` bytes of contents wait for a flush and as many are in one, and the scan waits when the
+recorder is more than `UNRECORDED_ENTRIES_MAX` entries behind.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 from datetime import datetime
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 import structlog
@@ -33,7 +34,9 @@ from backupd.store.blobs import Staged
 from backupd.store.store import Store
 
 CHUNK_ITEMS = 128
-FLUSH_ITEMS = 2_048
+CHUNKS_AHEAD = 4
+"""Enough to keep a worker busy while an account is listed."""
+FLUSH_ITEMS = 1_024
 FLUSH_BYTES_MAX = 64 << 20
 POOL_ITEMS_MIN = 400
 """With fewer items to read, starting worker processes costs more than it saves."""
@@ -51,6 +54,17 @@ class Finished(msgspec.Struct, frozen=True):
     cursor: str
     moment: datetime
     last_item: str
+
+
+class Flush(msgspec.Struct, frozen=True):
+    """Contents and findings on their way to the disk, and the accounts that are complete with them.
+
+    `stored` becomes the last sequence number; 0 where there was nothing to journal.
+    """
+
+    stored: asyncio.Future[int]
+    staged: Sequence[Staged]
+    accounts: Sequence[Finished]
 
 
 class Work:
@@ -95,6 +109,7 @@ class Work:
         self._to_read = 0
         self._total: int | None = None
         self._pool: Executor | None = None
+        self._flushing: Flush | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -115,8 +130,15 @@ class Work:
             await asyncio.to_thread(self._pool.shutdown, wait=waits, cancel_futures=True)
         if self._reading and waits:
             await asyncio.wait(self._reading)
+        if self._flushing is not None:
+            if waits:
+                await asyncio.wait([self._flushing.stored])
+            if _is_done_well(self._flushing.stored):
+                self._tell_journaled()
+            else:
+                self._staged += self._flushing.staged
         for future in self._reading:
-            if future.done() and not future.cancelled() and future.exception() is None:
+            if _is_done_well(future):
                 self._staged += future.result().staged
         await asyncio.to_thread(self._store.blobs.discard, self._staged)
 
@@ -215,7 +237,7 @@ class Work:
                 None, workers.read_chunk, chunk, moment, self._reader, self._store.blobs
             )
         self._reading[future] = chunk
-        if len(self._reading) >= max(2, 2 * self._workers):
+        if len(self._reading) >= max(2, CHUNKS_AHEAD * self._workers):
             await self._collect(asyncio.FIRST_COMPLETED)
 
     def _many(self) -> bool:
@@ -290,23 +312,34 @@ class Work:
             await self._flush()
 
     async def _flush(self) -> None:
+        """Begin to flush what waits, once the flush before has ended."""
+        await self._end_flush()
         payloads, staged = self._payloads, self._staged
         self._payloads, self._staged, self._bytes = [], [], 0
-        if payloads or staged:
-            try:
-                stored = await asyncio.to_thread(self._store_findings, payloads, staged)
-            except BaseException:
-                self._staged += staged
-                raise
-            self._last_sequence = max(self._last_sequence, stored)
-            self._tell_journaled()
-        self.run.report(self.done, self._total, unit="items")
         read = [account for account in self._listed if self._unread[account] <= 0]
-        self._journaled += [(self._last_sequence, self._listed.pop(account)) for account in read]
+        loop = asyncio.get_running_loop()
+        self._flushing = Flush(
+            loop.run_in_executor(None, self._store_findings, payloads, staged),
+            staged,
+            [self._listed.pop(account) for account in read],
+        )
+
+    async def _end_flush(self) -> None:
+        if self._flushing is None:
+            return
+        flush = self._flushing
+        stored = await asyncio.shield(flush.stored)
+        self._flushing = None
+        self._last_sequence = max(self._last_sequence, stored)
+        self._tell_journaled()
+        self.run.report(self.done, self._total, unit="items")
+        self._journaled += [(self._last_sequence, account) for account in flush.accounts]
         await asyncio.to_thread(self._keep_cursors)
         await self.wait_until_recorded(self._last_sequence - UNRECORDED_ENTRIES_MAX)
 
     def _store_findings(self, payloads: list[bytes], staged: list[Staged]) -> int:
+        if not payloads and not staged:
+            return 0
         self._store.check_space()
         self._store.blobs.commit(staged)
         return self._store.journal.append(payloads) + len(payloads) - 1 if payloads else 0
@@ -327,6 +360,7 @@ class Work:
         while self._reading:
             await self._collect(asyncio.FIRST_COMPLETED)
         await self._flush()
+        await self._end_flush()
         await self.wait_until_recorded(self._last_sequence)
         await asyncio.to_thread(self._keep_cursors)
 
@@ -348,3 +382,7 @@ class Work:
                 if one.account not in self._unreadable_accounts
             }
         )
+
+
+def _is_done_well(future: asyncio.Future[Any]) -> bool:
+    return future.done() and not future.cancelled() and future.exception() is None
