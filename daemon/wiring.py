@@ -49,14 +49,17 @@ def make_address(config: Config) -> BrokerAddress | None:
     if password_file is None:
         password = configuration.broker_password(broker)
         secret = password.revealed if password is not None else None
-    address = BrokerAddress.parse(
-        broker.url,
-        username=broker.username,
-        password_file=password_file,
-        ca_file=broker.ca_file,
-        certificate_file=broker.certificate_file,
-        key_file=broker.key_file,
-    )
+    try:
+        address = BrokerAddress.parse(
+            broker.url,
+            username=broker.username,
+            password_file=password_file,
+            ca_file=broker.ca_file,
+            certificate_file=broker.certificate_file,
+            key_file=broker.key_file,
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{config.file}: [broker] {error.message}", hint=error.hint) from error
     return msgspec.structs.replace(address, secret=secret)
 
 
