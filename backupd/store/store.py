@@ -122,6 +122,9 @@ class Store:
 
         Raises `CorruptHistory`, `SpaceExhausted`, `OSError`; the next checkpoint lets the index catch up.
         """
+        if key in self.index.stale:
+            # A failed write may have reached the history and not the index: its states come first.
+            self.catch_up()
         self.index.stale.add(key)
         self.histories.append(key, states)
         self.index.record(key, states)

@@ -291,3 +291,15 @@ def test_every_kind_is_built(path):
     store.checkpoint(0)
     assert sorted(store.histories.keys()) == sorted(keys)
     assert is_exact(store)
+
+
+def test_a_state_that_only_reached_the_history_is_not_skipped(path):
+    """What a failed write left in a history is in the index before the item's next state is."""
+    with opened(path) as store:
+        with failing("history.appended"), pytest.raises((OSError, SpaceExhausted)):
+            store.record(message("1"), [state(1, content=b"first")])
+        store.index.rollback()
+        store.record(message("1"), [state(2, content=b"second")])
+        store.checkpoint(2)
+        assert store.index.counts().states == 2
+        assert is_exact(store)
