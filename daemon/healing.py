@@ -1,20 +1,20 @@
 """Healing: every open gap gets the scan that closes it, queued by the daemon itself.
 
 A gap of an account asks for an account scan, a gap of the whole server for a SmartScan. A scan that
-succeeds closes the gaps that were open when it began; one that fails is tried again with back-off, and the
-gap stays visible until then.
+succeeds closes the gaps that were open when it began and have not grown since; one that fails is tried again
+with back-off, and the gap stays visible until then.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from datetime import datetime
 
 import structlog
 
-from backupd.clock import Clock
+from backupd.clock import Clock, wait_until_set
+from backupd.errors import BackupdError
 from backupd.store.ledger import Gap
 from backupd.store.store import Store
 
@@ -22,6 +22,8 @@ LOOK_SECONDS = 5.0
 RETRY_SECONDS_MIN = 15.0
 RETRY_SECONDS_MAX = 3_600.0
 WHOLE_SERVER = ""
+HEALING = "healing"
+"""Who started a scan that the daemon queued by itself."""
 
 log = structlog.get_logger(__name__)
 
@@ -54,39 +56,43 @@ class Healing:
     async def run(self) -> None:
         """Heal until cancelled."""
         while True:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), LOOK_SECONDS)
+            await wait_until_set(self._wake, self._clock, LOOK_SECONDS)
             self._wake.clear()
-            gaps = await asyncio.to_thread(self._store.ledger.gaps)
+            try:
+                gaps = await asyncio.to_thread(self._store.ledger.gaps)
+            except (BackupdError, OSError) as error:
+                log.error("gaps_not_read", reason=str(error))
+                continue
             for account in accounts_to_scan(gaps):
                 if self._clock.monotonic() >= self._not_before.get(account, 0.0):
                     await self._scan(account)
 
     async def _scan(self, account: str) -> None:
-        began = self._clock.now()
-        if await self._heal(account):
+        try:
+            healed = await self._heal(account)
+        except BackupdError as error:
+            log.error("healing_scan_not_begun", account=account, reason=str(error))
+            healed = False
+        if healed:
             self._failures.pop(account, None)
             self._not_before.pop(account, None)
-            closed = await asyncio.to_thread(self._close, account, began)
-            log.info("gaps_closed", account=account, gaps=closed)
             return
         failures = self._failures[account] = self._failures.get(account, 0) + 1
-        delay = min(RETRY_SECONDS_MIN * 2 ** (failures - 1), RETRY_SECONDS_MAX)
+        delay = min(RETRY_SECONDS_MIN * 2 ** min(failures - 1, 16), RETRY_SECONDS_MAX)
         self._not_before[account] = self._clock.monotonic() + delay
         log.warning("gap_not_healed", account=account, retry_seconds=delay)
 
-    def _close(self, account: str, began: datetime) -> int:
-        return close_gaps(self._store, account, began)
 
-
-def close_gaps(store: Store, account: str, began: datetime) -> int:
-    """Close an account's gaps (empty: all) that were open when a scan that succeeded began; count them."""
+def close_gaps(store: Store, seen: Sequence[Gap], account: str, when: datetime) -> int:
+    """Close the gaps seen before a scan of an account (empty: of all) that have not grown since."""
     closed = 0
     with store.ledger.batch():
-        for gap in store.ledger.gaps():
-            if gap.latest <= began and account in (WHOLE_SERVER, gap.account):
-                store.ledger.close_gap(gap.id, began)
-                closed += 1
+        latest = {gap.id: gap.latest for gap in store.ledger.gaps()}
+        for gap in seen:
+            if account in (WHOLE_SERVER, gap.account) and latest.get(gap.id) == gap.latest:
+                closed += store.ledger.close_gap(gap.id, when)
+    if closed:
+        log.info("gaps_closed", account=account, gaps=closed)
     return closed
 
 

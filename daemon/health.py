@@ -8,16 +8,19 @@ replays its journal.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import AsyncIterator, Callable, MutableMapping
+from contextlib import asynccontextmanager
 
 import structlog
 
 from backupd.clock import Clock
 
 STATUS_CHARACTERS_MAX = 200
+PATIENCE_SECONDS = 10.0
 
 log = structlog.get_logger(__name__)
 
@@ -106,6 +109,29 @@ async def feed_watchdog(notifier: Notifier, clock: Clock, unwell: Callable[[], s
             log.error("watchdog_starved", reason=reason) if reason else log.info("watchdog_fed_again")
             was = reason
         await clock.sleep(notifier.watchdog_seconds / 3)
+
+
+@asynccontextmanager
+async def patience(notifier: Notifier, clock: Clock, doing: str) -> AsyncIterator[None]:
+    """Ask the service manager for more time, again and again, while something long is done in a thread."""
+
+    async def ask() -> None:
+        while True:
+            notifier.status(doing)
+            notifier.extend_timeout(PATIENCE_SECONDS * 3)
+            notifier.feed_watchdog()
+            await clock.sleep(PATIENCE_SECONDS)
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            asking = tasks.create_task(ask(), name="asking for patience")
+            try:
+                yield
+            finally:
+                asking.cancel()
+    except BaseExceptionGroup as group:
+        # One error is what happened; the group around it says nothing more.
+        raise group.exceptions[0] from None
 
 
 class Pulse:

@@ -1,9 +1,7 @@
-"""The process: what runs, in which order it starts and stops, and what signals mean.
+"""The process: lifetimes one after the other, and what signals mean.
 
-`Daemon` is one lifetime over one Backup Path: every part is made, runs in one task group, and ends with it.
-`run_process` makes lifetimes one after the other: SIGTERM and SIGINT end the process, SIGHUP reads the
-configuration again and begins a new lifetime with it, and so does another Backup Path. What has been
-acknowledged before an end is in the journal.
+SIGTERM and SIGINT end the process, SIGHUP reads the configuration again; another one begins a new lifetime,
+and so does another Backup Path. Where a new lifetime can't begin, the daemon goes on as it was before.
 """
 
 from __future__ import annotations
@@ -11,363 +9,110 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
-from datetime import timedelta
 from pathlib import Path
-from typing import Self
 
 import structlog
 
-from backupd import __version__, durable
 from backupd import config as configuration
-from backupd.appservers.base import AppServer
-from backupd.attribute_table import Attribute
-from backupd.attributes import Scopes, schedule_of
-from backupd.clock import Clock, SystemClock
-from backupd.config import Config, LogLevel
+from backupd.clock import SystemClock
+from backupd.config import Config
 from backupd.errors import BackupdError
-from backupd.jobs.record import Recorder
-from backupd.jobs.restore import ItemRestore
-from backupd.jobs.smartscan import SmartScan
-from backupd.operations import OperationStatus
 from backupd.store.ledger import SetAttribute
-from backupd.store.store import Store
-from daemon import logs, metrics, wiring
-from daemon.answers import Answers
-from daemon.control_socket import ControlSocket
-from daemon.healing import WHOLE_SERVER, Healing
-from daemon.health import Notifier, feed_watchdog
-from daemon.kept_operations import KeptOperations
-from daemon.operations_queue import OperationsQueue
-from daemon.quarantine import Quarantine
-from daemon.realtime import RealtimeScanner
-from daemon.recording import Recording
-from daemon.scheduler import Scheduler
-from daemon.standing import Standing
-from daemon.works import Works
+from daemon import logs
+from daemon.health import Notifier
+from daemon.lifetime import Daemon
 
-PRESSURE_EVENTS = 500
-"""So many events waiting for the journal, and recording stands back for a moment."""
-WARN_SECONDS = 3_600.0
 SWITCH_SECONDS = 0.0005
 """How long a thread may hold the interpreter while others wait: the intake must not wait for the recorder."""
-SMARTSCAN_JOB = "SmartScan"
 
 log = structlog.get_logger(__name__)
-
-
-class Daemon:
-    """One lifetime. Enter it to open the Backup Path and make the parts, then `run` it."""
-
-    def __init__(
-        self, config: Config, *, clock: Clock, notifier: Notifier, carried: Sequence[SetAttribute] = ()
-    ) -> None:
-        """Make a lifetime; `carried` are attributes that a new Backup Path takes over from the one before."""
-        self._config = config
-        self._carried = carried
-        self._clock = clock
-        self._notifier = notifier
-        self._stack = AsyncExitStack()
-        self._ended = asyncio.Event()
-        self._gaps_to_open: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
-        self.begin_anew = False
-
-    async def __aenter__(self) -> Self:
-        """Open the Backup Path and make every part. Raises `BackupPathRefused`, `ConfigError`."""
-        config, clock = self._config, self._clock
-        self._server_id = await asyncio.to_thread(configuration.server_id, config.server)
-        self._store = await asyncio.to_thread(wiring.make_store, config, self._server_id, clock)
-        self._stack.push_async_callback(asyncio.to_thread, self._store.close)
-        try:
-            await self._make_parts(self._store)
-        except BaseException:
-            await self._stack.aclose()
-            raise
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Close what was opened, last things first."""
-        await self._stack.aclose()
-
-    async def _make_parts(self, store: Store) -> None:
-        config, clock = self._config, self._clock
-        appserver = await asyncio.to_thread(wiring.make_appserver, config, clock)
-        self._stack.push_async_callback(asyncio.to_thread, appserver.close)
-        window = timedelta(milliseconds=config.realtime.coalesce_window_ms)
-        recorder = Recorder(store, appserver, clock=clock, window=window)
-        self._stack.push_async_callback(asyncio.to_thread, recorder.close)
-        self._journal_thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
-        self._stack.push_async_callback(asyncio.to_thread, self._journal_thread.shutdown)
-        await asyncio.to_thread(wiring.carry_attributes, store, self._carried)
-        self._settings = await asyncio.to_thread(wiring.make_settings, config, store, self._server_id)
-        self._settings.on_change(self._setting_changed)
-        self._loop = asyncio.get_running_loop()
-        self._healing = Healing(store, clock=clock, heal=self._heal)
-        self._recording = Recording(
-            recorder,
-            store.journal,
-            clock=clock,
-            window=window,
-            under_pressure=self._under_pressure,
-            gap_opened=self._healing.gap_opened,
-        )
-        self._realtime = self._make_realtime(store, appserver)
-        scan = SmartScan(
-            store,
-            appserver,
-            clock=clock,
-            recorded_through=self._recording.recorded_through,
-            journaled=self._recording.grown,
-            workers=config.scan.workers,
-            configuration=wiring.configuration_dump(config, self._settings, store),
-        )
-        works = Works(
-            store=store,
-            scan=scan,
-            restore=ItemRestore(store, appserver),
-            clock=clock,
-            wait_until_gathering=self._wait_until_gathering,
-        )
-        self._queue = OperationsQueue(KeptOperations(store.ledger), works.factories(), clock=clock)
-        self._scheduler = Scheduler(self._run_job, clock=clock)
-        self._answers = self._make_answers(store)
-        self._apply_settings()
-
-    def _make_realtime(self, store: Store, appserver: AppServer) -> RealtimeScanner:
-        config = self._config
-        return RealtimeScanner(
-            server_id=self._server_id,
-            clock=self._clock,
-            address=wiring.make_address(config),
-            watch=appserver.watch if config.appserver.watch else None,
-            journal=self._journal,
-            quarantine=Quarantine(config.server.state_directory / "quarantine.jsonl"),
-            on_gap=self._open_gap,
-            on_missed=lambda account, reason: self._open_gap(reason, "changes may have been missed", account),
-            on_session=self._remember_session,
-            session_expected=lambda: store.ledger.has_session(config.broker.url),
-            event_bytes_max=config.realtime.event_bytes_max,
-            enabled=self._is_true("ZxBackup_RealTimeScanner"),
-        )
-
-    def _make_answers(self, store: Store) -> Answers:
-        config, clock = self._config, self._clock
-        standing = Standing(
-            store=store,
-            server_id=self._server_id,
-            server_name=config.server.name,
-            broker_url=config.broker.url,
-            settings=self._settings,
-            queue=self._queue,
-            recording=self._recording,
-            realtime=self._realtime,
-            scheduler=self._scheduler,
-            clock=clock,
-        )
-        return Answers(
-            store=store,
-            queue=self._queue,
-            settings=self._settings,
-            standing=standing,
-            server_id=self._server_id,
-            server_name=config.server.name,
-            clock=clock,
-            metrics=lambda: metrics.text(self._recording.status(), self._realtime, self._queue),
-        )
-
-    # ------------------------------------------------------------------ running
-
-    async def run(self) -> None:
-        """Run until `end` is called. Raises what a part could not cope with: a bug."""
-        interrupted = await self._queue.load()
-        for operation in interrupted:
-            log.warning("operation_interrupted", operation=operation.uuid, type=operation.type)
-        async with (
-            ControlSocket(self._config.control.socket, self._answers, group=self._config.control.group),
-            asyncio.TaskGroup() as tasks,
-        ):
-            running = [
-                tasks.create_task(work, name=name)
-                for name, work in (
-                    ("recording", self._recording.run()),
-                    ("waiting room", self._recording.run_waiting_room()),
-                    ("realtime scanner", self._realtime.run()),
-                    ("operations", self._queue.run()),
-                    ("healing", self._healing.run()),
-                    ("scheduler", self._scheduler.run()),
-                    ("warnings", self._warn_if_idle()),
-                    ("gaps", self._open_gaps_of_settings()),
-                    ("watchdog", feed_watchdog(self._notifier, self._clock, lambda: "")),
-                )
-            ]
-            await self._scan_at_start()
-            log.info(
-                "daemon_started",
-                version=__version__,
-                server=self._server_id,
-                backup_path=str(self._store.layout.root),
-                broker=self._config.broker.url,
-                damaged=len(self._store.damaged),
-            )
-            self._notifier.ready(f"backing up {self._config.server.name}")
-            await self._ended.wait()
-            for task in running:
-                task.cancel()
-
-    def end(self, *, begin_anew: bool = False) -> None:
-        """End this lifetime, cleanly. `begin_anew`: another one is to follow."""
-        self.begin_anew = begin_anew
-        self._ended.set()
-
-    def attributes(self) -> list[SetAttribute]:
-        """Return the attributes that were set, to be carried to another Backup Path; blocks."""
-        return self._store.ledger.attributes()
-
-    async def _scan_at_start(self) -> None:
-        first = await asyncio.to_thread(lambda: self._store.statistics.backup().last_scan_ended is None)
-        if first or self._is_true("ZxBackup_DoSmartScanOnStartup"):
-            await self._queue.submit(
-                "doSmartScan", {}, started_by="first start" if first else "start", once=True
-            )
-
-    async def _wait_until_gathering(self) -> None:
-        if self._realtime.enabled:
-            await self._realtime.wait_until_gathering()
-
-    async def _run_job(self, _job: str) -> None:
-        await self._queue.submit("doSmartScan", {}, started_by="schedule", once=True)
-
-    async def _heal(self, account: str) -> bool:
-        if account == WHOLE_SERVER:
-            operation = await self._queue.submit("doSmartScan", {}, started_by="healing", once=True)
-        else:
-            parameters = {"account": account}
-            operation = await self._queue.submit("doAccountScan", parameters, started_by="healing", once=True)
-        ended = await self._queue.wait_until_ended(operation.uuid)
-        return ended.status is OperationStatus.SUCCESSFUL
-
-    # ------------------------------------------------------------------- intake
-
-    async def _journal(self, payloads: Sequence[bytes]) -> None:
-        await self._loop.run_in_executor(self._journal_thread, self._append, payloads)
-        self._recording.grown()
-
-    def _append(self, payloads: Sequence[bytes]) -> None:
-        self._store.check_space()
-        self._store.journal.append(payloads)
-
-    async def _open_gap(self, reason: str, detail: str, account: str = "") -> None:
-        log.warning("gap_opened", account=account, reason=reason, detail=detail)
-        now = self._clock.now()
-        await asyncio.to_thread(self._store.ledger.open_gap, account, reason, detail, now)
-        self._healing.gap_opened()
-
-    async def _remember_session(self) -> None:
-        url, now = self._config.broker.url, self._clock.now()
-        await asyncio.to_thread(self._store.ledger.remember_session, url, now)
-
-    async def _open_gaps_of_settings(self) -> None:
-        while True:
-            reason, detail = await self._gaps_to_open.get()
-            await self._open_gap(reason, detail)
-
-    def _under_pressure(self) -> bool:
-        subscription = self._realtime.subscription
-        return subscription is not None and subscription.status.waiting_events > PRESSURE_EVENTS
-
-    # ----------------------------------------------------------------- settings
-
-    def _is_true(self, attribute: str) -> bool:
-        return bool(self._settings.get(attribute, Scopes(server=self._server_id)).value)
-
-    def _setting_changed(self, attribute: Attribute) -> None:
-        """Take a change over from the thread that made it."""
-        self._loop.call_soon_threadsafe(self._take_setting, attribute.name)
-
-    def _take_setting(self, name: str) -> None:
-        log.info("attribute_changed", attribute=name)
-        if name == "ZxBackup_DestPath":
-            self.end(begin_anew=True)
-            return
-        was_on = self._realtime.enabled
-        self._apply_settings()
-        if self._realtime.enabled and not was_on:
-            # What happened while the Realtime Scanner was off is found by a scan, as for any other gap.
-            self._gaps_to_open.put_nowait(("realtime_was_off", "the Realtime Scanner was turned on again"))
-
-    def _apply_settings(self) -> None:
-        scopes = Scopes(server=self._server_id)
-        self._realtime.enable(enabled=self._is_true("ZxBackup_RealTimeScanner"))
-        schedule = schedule_of(self._settings.get("backupSmartScanScheduler", scopes).value)
-        self._scheduler.set(SMARTSCAN_JOB, schedule.cron_pattern, enabled=schedule.cron_enabled)
-        self._store.space_threshold_bytes = wiring.space_threshold_bytes(
-            self._settings, self._server_id, durable.total_bytes(self._store.layout.root)
-        )
-        level = self._settings.get("ZxCore_LogLevel", scopes)
-        if level.level is not None:
-            logs.set_level(LogLevel.DEBUG if level.value == 0 else self._config.log.level)
-        self._warn_now()
-
-    def _warn_now(self) -> None:
-        if not self._realtime.enabled and not any(job.enabled for job in self._scheduler.jobs):
-            log.error("no_backup_is_being_made", reason="both scanners are off")
-            self._notifier.status("NO BACKUP IS BEING MADE: both scanners are off")
-
-    async def _warn_if_idle(self) -> None:
-        while True:
-            await self._clock.sleep(WARN_SECONDS)
-            self._warn_now()
 
 
 async def run_process(file: Path | None, notifier: Notifier) -> int:
     """Run lifetimes until told to end; return the exit status. Raises `BackupdError` where none can begin."""
     sys.setswitchinterval(SWITCH_SECONDS)
-    loop = asyncio.get_running_loop()
-    current: list[Daemon] = []
-    stop = asyncio.Event()
-
-    def on_stop() -> None:
-        stop.set()
-        for daemon in current:
-            daemon.end()
-
-    def on_reload() -> None:
-        for daemon in current:
-            daemon.end(begin_anew=True)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_stop)
-    loop.add_signal_handler(signal.SIGHUP, on_reload)
     config = await asyncio.to_thread(configuration.load, file)
-    carried: list[SetAttribute] = []
-    while not stop.is_set():
-        logs.configure(config.log.format, config.log.level)
-        for sentence in configuration.warnings(config):
-            log.warning("configuration_warning", reason=sentence)
-        async with Daemon(config, clock=SystemClock(), notifier=notifier, carried=carried) as daemon:
-            current[:] = [daemon]
-            if stop.is_set():
-                break
-            await daemon.run()
-            current.clear()
-            carried = await asyncio.to_thread(daemon.attributes)
-            if daemon.begin_anew and not stop.is_set():
-                notifier.reloading()
-                config = await _reloaded(file, config)
-                log.info("configuration_reloaded", file=str(config.file))
-                continue
-            notifier.stopping()
-            break
+    process = Process(config, notifier)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, process.stop)
+    loop.add_signal_handler(signal.SIGHUP, process.reload)
+    await process.run()
     log.info("daemon_stopped")
     return 0
 
 
-async def _reloaded(file: Path | None, old: Config) -> Config:
+class Process:
+    """Lifetimes, one after the other."""
+
+    def __init__(self, config: Config, notifier: Notifier) -> None:
+        self._config = config
+        self._notifier = notifier
+        self._current: Daemon | None = None
+        self._is_stopping = False
+        self._before: tuple[Config, Path] | None = None
+        self._carried: list[SetAttribute] = []
+
+    def stop(self) -> None:
+        """End this lifetime, and begin no other."""
+        self._is_stopping = True
+        if self._current is not None:
+            self._current.end()
+
+    def reload(self) -> None:
+        """Read the configuration again."""
+        if self._current is not None:
+            self._current.reload()
+
+    async def run(self) -> None:
+        """Run until stopped. Raises `BackupdError`, `OSError` where the first lifetime can't begin."""
+        while not self._is_stopping:
+            _configure(self._config)
+            try:
+                await self._live()
+            except (BackupdError, OSError) as error:
+                if self._before is None:
+                    raise
+                (self._config, path), self._before = self._before, None
+                log.error("new_lifetime_refused", reason=str(error), goes_on_with=str(path))
+                await asyncio.to_thread(_return_to, self._config, path)
+
+    async def _live(self) -> None:
+        daemon = Daemon(self._config, clock=SystemClock(), notifier=self._notifier, carried=self._carried)
+        async with daemon:
+            if self._is_stopping:
+                return
+            self._current = daemon
+            try:
+                await daemon.run()
+            finally:
+                self._current = None
+            if self._is_stopping or not daemon.begin_anew:
+                self._is_stopping = True
+                self._notifier.stopping()
+                return
+            self._notifier.reloading()
+            self._carried = await asyncio.to_thread(daemon.attributes)
+            self._before = self._config, daemon.backup_path
+            self._config = await _reloaded(self._config)
+
+
+def _configure(config: Config) -> None:
+    logs.configure(config.log.format, config.log.level)
+    for sentence in configuration.warnings(config):
+        log.warning("configuration_warning", reason=sentence)
+
+
+def _return_to(config: Config, path: Path) -> None:
+    """Choose the Backup Path of the lifetime before; blocks."""
+    is_configured = path == config.server.backup_path.resolve()
+    configuration.choose_backup_path(config.server, None if is_configured else path)
+
+
+async def _reloaded(old: Config) -> Config:
     """Read the configuration again; one that can't be used is told, and the old one stays in force."""
     try:
-        return await asyncio.to_thread(configuration.load, file)
+        return await asyncio.to_thread(configuration.load, old.file)
     except BackupdError as error:
         log.error("configuration_not_reloaded", reason=str(error))
         return old

@@ -2,8 +2,9 @@
 
 On, events come in and are journaled. Off, nothing is taken; a real broker keeps the events of the session
 meanwhile, the embedded one is not even started. Turning it on again asks for a SmartScan, because what
-happened meanwhile may have gone unseen. A part that ends with an operating error is shown in `trouble` and
-started again with back-off.
+happened meanwhile may have gone unseen. Nobody sees what an AppServer does while it is not watched, so every
+beginning of our own watch is a gap too; the embedded broker's lost session tells as much by itself. A part
+that ends with an operating error is shown in `trouble` and started again with back-off.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import structlog
 
 from backupd.appservers.base import Watched
 from backupd.clock import Clock
-from backupd.errors import BackupdError
+from backupd.errors import BackupdError, SpaceExhausted
 from daemon.broker_address import BrokerAddress
 from daemon.embedded_broker import EmbeddedBroker
 from daemon.publisher import Publisher
@@ -33,7 +34,7 @@ class RealtimeScanner:
     """Runs while `enabled`. `address` None means the embedded broker; `watch` None publishes nothing of ours.
 
     `journal`, `on_gap` and `on_session` are what `Subscription` needs; `on_missed(account, reason)` is
-    durable on return.
+    durable on return. `session_expected` blocks.
     """
 
     def __init__(
@@ -123,6 +124,7 @@ class RealtimeScanner:
     async def _gather_again_and_again(self) -> None:
         failures = 0
         while True:
+            began = self._clock.monotonic()
             try:
                 await self._gather()
             except BaseExceptionGroup as group:
@@ -132,8 +134,13 @@ class RealtimeScanner:
                 self.trouble = "; ".join(str(error) for error in errors.exceptions)
             except (BackupdError, OSError) as error:
                 self.trouble = str(error)
+            finally:
+                self._began.clear()
+                self.subscription = self.publisher = None
+            if self._clock.monotonic() - began > RETRY_SECONDS_MAX:
+                failures = 0
             failures += 1
-            delay = min(0.5 * 2**failures, RETRY_SECONDS_MAX)
+            delay = min(0.5 * 2 ** min(failures, 16), RETRY_SECONDS_MAX)
             log.error("realtime_scanner_failed", error=self.trouble, retry_seconds=delay)
             await self._clock.sleep(delay)
 
@@ -151,7 +158,7 @@ class RealtimeScanner:
                 quarantine=self._quarantine,
                 on_gap=self._on_gap,
                 on_session=self._on_session,
-                session_expected=self._session_expected(),
+                session_expected=await asyncio.to_thread(self._session_expected),
                 persistent=not self.is_embedded,
                 event_bytes_max=self._event_bytes_max,
             )
@@ -163,10 +170,30 @@ class RealtimeScanner:
                         address=address,
                         server_id=self._server_id,
                         clock=self._clock,
-                        watch=self._watch,
+                        watch=self._watch if self.is_embedded else self._watch_with_gap,
                         on_gap=self._on_missed,
                         may_publish=lambda: subscription.takes_events,
                     )
                     tasks.create_task(self.publisher.run(), name="publisher")
                 self.trouble = ""
                 self._began.set()
+
+    async def _watch_with_gap(self) -> AsyncIterator[Watched]:
+        """Watch, and tell as it begins that nobody watched before."""
+        assert self._watch is not None
+        is_first = True
+        async for watched in self._watch():
+            if is_first:
+                await self._tell_unwatched()
+                is_first = False
+            yield watched
+
+    async def _tell_unwatched(self) -> None:
+        seconds = 0.5
+        while True:
+            try:
+                return await self._on_missed("", "watch_began")
+            except (SpaceExhausted, OSError) as error:
+                log.error("gap_not_stored", gap="watch_began", reason=str(error))
+            await self._clock.sleep(seconds)
+            seconds = min(seconds * 2, RETRY_SECONDS_MAX)

@@ -7,13 +7,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from backupd.store.store import Store
-
 from backupd.clock import Clock, parse_moment
+from backupd.errors import UnknownAccount
 from backupd.jobs.restore import ItemRestore
 from backupd.jobs.smartscan import ScanOptions, SmartScan
 from backupd.operations import Operation, Run, Work
-from daemon.healing import WHOLE_SERVER, close_gaps
+from backupd.store.store import Store
+from daemon.healing import HEALING, WHOLE_SERVER, close_gaps
 from daemon.operations_queue import Factory
 
 
@@ -48,9 +48,9 @@ class Works:
 
         async def work(run: Run) -> str:
             await self._wait_until_gathering()
-            began = self._clock.now()
+            seen = await asyncio.to_thread(self._store.ledger.gaps)
             verdict = await self._scan.run_all(run, options)
-            await asyncio.to_thread(close_gaps, self._store, WHOLE_SERVER, began)
+            await asyncio.to_thread(close_gaps, self._store, seen, WHOLE_SERVER, self._clock.now())
             return verdict
 
         return work
@@ -61,11 +61,17 @@ class Works:
 
         async def work(run: Run) -> str:
             await self._wait_until_gathering()
-            began = self._clock.now()
-            verdict = await self._scan.run_account(run, account, options)
+            seen = await asyncio.to_thread(self._store.ledger.gaps)
+            try:
+                verdict = await self._scan.run_account(run, account, options)
+            except UnknownAccount as error:
+                if operation.started_by != HEALING:
+                    raise
+                # An event named an account that is nowhere: there is nothing of it to be found.
+                verdict = f"{error.message}: nothing to scan"
             known = await asyncio.to_thread(self._store.index.find_account, account)
-            if known is not None:
-                await asyncio.to_thread(close_gaps, self._store, known.item, began)
+            identifier = account if known is None else known.item
+            await asyncio.to_thread(close_gaps, self._store, seen, identifier, self._clock.now())
             return verdict
 
         return work

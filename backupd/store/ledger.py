@@ -193,9 +193,11 @@ class Ledger:
         latest = microseconds(when)
         with self.batch():
             for gap in self._gaps("WHERE closed IS NULL AND account = ? AND reason = ?", (account, reason)):
-                statement = "UPDATE gaps SET latest = max(latest, ?), detail = ? WHERE id = ?"
+                # It always grows, whatever the clock does: a scan sees that more was missed meanwhile.
+                latest = max(latest, microseconds(gap.latest) + 1)
+                statement = "UPDATE gaps SET latest = ?, detail = ? WHERE id = ?"
                 self._connection.execute(statement, (latest, detail, gap.id))
-                return msgspec.structs.replace(gap, latest=max(gap.latest, when), detail=detail)
+                return msgspec.structs.replace(gap, latest=moment(latest), detail=detail)
             statement = (
                 "INSERT INTO gaps (account, reason, detail, opened, latest)"
                 " VALUES (?, ?, ?, ?, ?) RETURNING id"

@@ -7,8 +7,10 @@ import sqlite3
 import threading
 from datetime import timedelta
 
+import msgspec
 import pytest
 
+from backupd.clock import MICROSECOND
 from backupd.errors import BackupPathRefused
 from backupd.items import ItemKey, Kind
 from backupd.store.ledger import Gap, Ledger, SetAttribute, Waiting
@@ -67,7 +69,9 @@ def test_gaps(ledger, path):
     gap = ledger.open_gap("alice", "sequence_hole", "5 to 7", START)
     widened = ledger.open_gap("alice", "sequence_hole", "9", START + timedelta(1))
     assert widened == Gap(gap.id, "alice", "sequence_hole", "9", START, START + timedelta(1), None)
-    assert ledger.open_gap("alice", "sequence_hole", "9", START) == widened
+    again = ledger.open_gap("alice", "sequence_hole", "9", START)
+    assert again == msgspec.structs.replace(widened, latest=widened.latest + MICROSECOND), "it always grows"
+    widened = again
     other = ledger.open_gap("", "session_lost", "", START)
     assert reopened(ledger, path).gaps() == [widened, other]
     assert ledger.gaps(account="alice") == [widened]
@@ -75,9 +79,7 @@ def test_gaps(ledger, path):
     assert ledger.close_gap(gap.id, START) is True
     assert ledger.close_gap(gap.id, START) is False
     assert ledger.gaps() == [other]
-    assert ledger.gaps(is_open=False) == [
-        Gap(gap.id, "alice", "sequence_hole", "9", START, START + timedelta(1), START),
-    ]
+    assert ledger.gaps(is_open=False) == [msgspec.structs.replace(widened, closed=START)]
     assert len(ledger.gaps(is_open=None)) == 2
     assert ledger.open_gap("alice", "sequence_hole", "again", START).id not in (gap.id, other.id)
 

@@ -1,0 +1,383 @@
+"""A lifetime of the daemon over one Backup Path: which parts there are, how they start and stop.
+
+Every part is made, runs in one task group, and ends with it. What has been acknowledged before an end is in
+the journal. SIGHUP asks a lifetime to read the configuration again: one that can't be used, or says the same,
+is told and changes nothing; another ends the lifetime, and the next one begins with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Self
+
+import structlog
+
+from backupd import __version__, durable
+from backupd import config as configuration
+from backupd.appservers.base import AppServer
+from backupd.attribute_table import Attribute
+from backupd.attributes import Scopes, schedule_of
+from backupd.clock import Clock
+from backupd.config import Config, LogLevel
+from backupd.errors import BackupdError
+from backupd.jobs.record import Recorder
+from backupd.jobs.restore import ItemRestore
+from backupd.jobs.smartscan import SmartScan
+from backupd.operations import Operation, OperationStatus
+from backupd.store.ledger import SetAttribute
+from backupd.store.store import Store
+from daemon import logs, metrics, wiring
+from daemon.answers import Answers
+from daemon.control_socket import ControlSocket
+from daemon.healing import HEALING, Healing
+from daemon.health import Notifier, Pulse, feed_watchdog, patience
+from daemon.kept_operations import KeptOperations
+from daemon.operations_queue import OperationsQueue
+from daemon.quarantine import Quarantine
+from daemon.realtime import RealtimeScanner
+from daemon.recording import Recording
+from daemon.scheduler import Scheduler
+from daemon.standing import Standing
+from daemon.works import Works
+
+PRESSURE_EVENTS = 500
+"""So many events waiting for the journal, and recording stands back for a moment."""
+WARN_SECONDS = 3_600.0
+GAP_RETRY_SECONDS = 5.0
+JOURNAL_SECONDS_MAX = 300.0
+"""A write of the journal that takes longer hangs: the watchdog has the daemon started anew."""
+SMARTSCAN_JOB = "SmartScan"
+
+log = structlog.get_logger(__name__)
+
+
+class Daemon:
+    """One lifetime. Enter it to open the Backup Path and make the parts, then `run` it."""
+
+    def __init__(
+        self, config: Config, *, clock: Clock, notifier: Notifier, carried: Sequence[SetAttribute] = ()
+    ) -> None:
+        """Make a lifetime; `carried` are attributes that a new Backup Path takes over from the one before."""
+        self._config = config
+        self._carried = carried
+        self._clock = clock
+        self._notifier = notifier
+        self._stack = AsyncExitStack()
+        self._ended = asyncio.Event()
+        self._gaps_to_open: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+        self._journal_pulse = Pulse("the journal", clock, silent_seconds_max=JOURNAL_SECONDS_MAX)
+        self._is_running = False
+        self._reload = asyncio.Event()
+        self.begin_anew = False
+
+    async def __aenter__(self) -> Self:
+        """Open the Backup Path and make every part. Raises `BackupPathRefused`, `ConfigError`."""
+        config, clock = self._config, self._clock
+        self._server_id = await asyncio.to_thread(configuration.server_id, config.server)
+        async with patience(self._notifier, clock, f"opening {configuration.backup_path(config.server)}"):
+            self._store = await asyncio.to_thread(wiring.make_store, config, self._server_id, clock)
+        self._stack.push_async_callback(asyncio.to_thread, self._store.close)
+        try:
+            await self._make_parts(self._store)
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close what was opened, last things first."""
+        await self._stack.aclose()
+
+    async def _make_parts(self, store: Store) -> None:
+        config, clock = self._config, self._clock
+        appserver = await asyncio.to_thread(wiring.make_appserver, config, clock)
+        self._stack.push_async_callback(asyncio.to_thread, appserver.close)
+        window = timedelta(milliseconds=config.realtime.coalesce_window_ms)
+        recorder = Recorder(store, appserver, clock=clock, window=window)
+        self._stack.push_async_callback(asyncio.to_thread, recorder.close)
+        self._journal_thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._stack.push_async_callback(asyncio.to_thread, self._journal_thread.shutdown)
+        await asyncio.to_thread(wiring.carry_attributes, store, self._carried)
+        self._settings = await asyncio.to_thread(wiring.make_settings, config, store, self._server_id)
+        self._settings.on_change(self._setting_changed)
+        self._loop = asyncio.get_running_loop()
+        self._healing = Healing(store, clock=clock, heal=self._heal)
+        self._recording = Recording(
+            recorder,
+            store.journal,
+            clock=clock,
+            window=window,
+            under_pressure=self._under_pressure,
+            gap_opened=self._healing.gap_opened,
+        )
+        self._realtime = self._make_realtime(store, appserver)
+        scan = SmartScan(
+            store,
+            appserver,
+            clock=clock,
+            recorded_through=self._recording.recorded_through,
+            journaled=self._recording.grown,
+            workers=config.scan.workers,
+            configuration=wiring.configuration_dump(config, self._settings, store),
+        )
+        works = Works(
+            store=store,
+            scan=scan,
+            restore=ItemRestore(store, appserver),
+            clock=clock,
+            wait_until_gathering=self._wait_until_gathering,
+        )
+        self._queue = OperationsQueue(KeptOperations(store.ledger), works.factories(), clock=clock)
+        self._scheduler = Scheduler(self._run_job, clock=clock)
+        self._answers = self._make_answers(store)
+        self._apply_settings()
+
+    def _make_realtime(self, store: Store, appserver: AppServer) -> RealtimeScanner:
+        config = self._config
+        return RealtimeScanner(
+            server_id=self._server_id,
+            clock=self._clock,
+            address=wiring.make_address(config),
+            watch=appserver.watch if config.appserver.watch else None,
+            journal=self._journal,
+            quarantine=Quarantine(config.server.state_directory / "quarantine.jsonl"),
+            on_gap=self._open_gap,
+            on_missed=lambda account, reason: self._open_gap(reason, "changes may have been missed", account),
+            on_session=self._remember_session,
+            session_expected=lambda: store.ledger.has_session(config.broker.url),
+            event_bytes_max=config.realtime.event_bytes_max,
+            enabled=self._is_true("ZxBackup_RealTimeScanner"),
+        )
+
+    def _make_answers(self, store: Store) -> Answers:
+        config, clock = self._config, self._clock
+        standing = Standing(
+            store=store,
+            server_id=self._server_id,
+            server_name=config.server.name,
+            broker_url=config.broker.url,
+            settings=self._settings,
+            queue=self._queue,
+            recording=self._recording,
+            realtime=self._realtime,
+            scheduler=self._scheduler,
+            clock=clock,
+        )
+        return Answers(
+            store=store,
+            queue=self._queue,
+            settings=self._settings,
+            standing=standing,
+            server_id=self._server_id,
+            server_name=config.server.name,
+            clock=clock,
+            metrics=lambda: metrics.text(self._recording.status(), self._realtime, self._queue),
+        )
+
+    # ------------------------------------------------------------------ running
+
+    async def run(self) -> None:
+        """Run until `end` is called. Raises what a part could not cope with: a bug."""
+        interrupted = await self._queue.load()
+        for operation in interrupted:
+            log.warning("operation_interrupted", operation=operation.uuid, type=operation.type)
+        async with (
+            ControlSocket(self._config.control.socket, self._answers, group=self._config.control.group),
+            asyncio.TaskGroup() as tasks,
+        ):
+            running = [
+                tasks.create_task(work, name=name)
+                for name, work in (
+                    ("recording", self._recording.run()),
+                    ("waiting room", self._recording.run_waiting_room()),
+                    ("realtime scanner", self._realtime.run()),
+                    ("operations", self._queue.run()),
+                    ("healing", self._healing.run()),
+                    ("scheduler", self._scheduler.run()),
+                    ("warnings", self._warn_if_idle()),
+                    ("gaps", self._open_gaps_of_settings()),
+                    ("reloading", self._reload_when_asked()),
+                    ("watchdog", feed_watchdog(self._notifier, self._clock, self._unwell)),
+                )
+            ]
+            await self._scan_at_start()
+            log.info(
+                "daemon_started",
+                version=__version__,
+                server=self._server_id,
+                backup_path=str(self._store.layout.root),
+                broker=self._config.broker.url,
+                damaged=len(self._store.damaged),
+            )
+            self._is_running = True
+            self._notifier.ready(self._in_one_line())
+            await self._ended.wait()
+            for task in running:
+                task.cancel()
+
+    def end(self, *, begin_anew: bool = False) -> None:
+        """End this lifetime, cleanly. `begin_anew`: another one is to follow."""
+        self.begin_anew = begin_anew
+        self._ended.set()
+
+    def reload(self) -> None:
+        """Read the configuration again, soon."""
+        self._reload.set()
+
+    async def _reload_when_asked(self) -> None:
+        while True:
+            await self._reload.wait()
+            self._reload.clear()
+            self._notifier.reloading()
+            try:
+                config = await asyncio.to_thread(configuration.load, self._config.file)
+            except BackupdError as error:
+                log.error("configuration_not_reloaded", reason=str(error))
+            else:
+                if config != self._config:
+                    self.end(begin_anew=True)
+                    return
+                log.info("configuration_unchanged", file=str(config.file))
+            self._notifier.ready(self._in_one_line())
+
+    @property
+    def backup_path(self) -> Path:
+        """The Backup Path of this lifetime."""
+        return self._store.layout.root
+
+    def attributes(self) -> list[SetAttribute]:
+        """Return the attributes that were set, to be carried to another Backup Path; blocks."""
+        return self._store.ledger.attributes()
+
+    async def _scan_at_start(self) -> None:
+        first = await asyncio.to_thread(lambda: self._store.statistics.backup().last_scan_ended is None)
+        if first or self._is_true("ZxBackup_DoSmartScanOnStartup"):
+            await self._queue.submit(
+                "doSmartScan", {}, started_by="first start" if first else "start", once=True
+            )
+
+    async def _wait_until_gathering(self) -> None:
+        if self._realtime.enabled:
+            await self._realtime.wait_until_gathering()
+
+    async def _run_job(self, _job: str) -> None:
+        await self._queue.submit("doSmartScan", {}, started_by="schedule", once=True)
+
+    async def _heal(self, account: str) -> bool:
+        """Have a scan that heals an account's gaps (empty: all), or wait for the one there is."""
+        type_, parameters = ("doAccountScan", {"account": account}) if account else ("doSmartScan", {})
+        operation = next((one for one in self._queue.operations() if _heals(one, account)), None)
+        if operation is None:
+            operation = await self._queue.submit(type_, parameters, started_by=HEALING)
+        ended = await self._queue.wait_until_ended(operation.uuid)
+        return ended.status is OperationStatus.SUCCESSFUL
+
+    # ------------------------------------------------------------------- intake
+
+    async def _journal(self, payloads: Sequence[bytes]) -> None:
+        self._journal_pulse.beat()
+        try:
+            await self._loop.run_in_executor(self._journal_thread, self._append, payloads)
+        finally:
+            self._journal_pulse.rest()
+        self._recording.grown()
+
+    def _append(self, payloads: Sequence[bytes]) -> None:
+        self._store.check_space()
+        self._store.journal.append(payloads)
+
+    async def _open_gap(self, reason: str, detail: str, account: str = "") -> None:
+        log.warning("gap_opened", account=account, reason=reason, detail=detail)
+        now = self._clock.now()
+        await asyncio.to_thread(self._store.ledger.open_gap, account, reason, detail, now)
+        self._healing.gap_opened()
+
+    async def _remember_session(self) -> None:
+        url, now = self._config.broker.url, self._clock.now()
+        await asyncio.to_thread(self._store.ledger.remember_session, url, now)
+
+    async def _open_gaps_of_settings(self) -> None:
+        while True:
+            reason, detail = await self._gaps_to_open.get()
+            while True:
+                try:
+                    await self._open_gap(reason, detail)
+                    break
+                except (BackupdError, OSError) as error:
+                    log.error("gap_not_stored", gap=reason, reason=str(error))
+                await self._clock.sleep(GAP_RETRY_SECONDS)
+
+    def _under_pressure(self) -> bool:
+        subscription = self._realtime.subscription
+        return subscription is not None and subscription.status.waiting_events > PRESSURE_EVENTS
+
+    # ----------------------------------------------------------------- settings
+
+    def _is_true(self, attribute: str) -> bool:
+        return bool(self._settings.get(attribute, Scopes(server=self._server_id)).value)
+
+    def _setting_changed(self, attribute: Attribute) -> None:
+        """Take a change over from the thread that made it."""
+        self._loop.call_soon_threadsafe(self._take_setting, attribute.name)
+
+    def _take_setting(self, name: str) -> None:
+        log.info("attribute_changed", attribute=name)
+        if name == "ZxBackup_DestPath":
+            self.end(begin_anew=True)
+            return
+        was_on = self._realtime.enabled
+        self._apply_settings()
+        if self._realtime.enabled and not was_on:
+            # What happened while the Realtime Scanner was off is found by a scan, as for any other gap.
+            self._gaps_to_open.put_nowait(("realtime_was_off", "the Realtime Scanner was turned on again"))
+
+    def _apply_settings(self) -> None:
+        scopes = Scopes(server=self._server_id)
+        self._realtime.enable(enabled=self._is_true("ZxBackup_RealTimeScanner"))
+        schedule = schedule_of(self._settings.get("backupSmartScanScheduler", scopes).value)
+        self._scheduler.set(SMARTSCAN_JOB, schedule.cron_pattern, enabled=schedule.cron_enabled)
+        self._store.space_threshold_bytes = wiring.space_threshold_bytes(
+            self._settings, self._server_id, durable.total_bytes(self._store.layout.root)
+        )
+        wants_debug = self._settings.get("ZxCore_LogLevel", scopes)
+        is_set = wants_debug.level is not None
+        logs.set_level(LogLevel.DEBUG if is_set and wants_debug.value == 0 else self._config.log.level)
+        self._warn_now()
+        if self._is_running:
+            self._notifier.status(self._in_one_line())
+
+    @property
+    def _is_idle(self) -> bool:
+        return not self._realtime.enabled and not any(job.enabled for job in self._scheduler.jobs)
+
+    def _in_one_line(self) -> str:
+        if self._is_idle:
+            return "NO BACKUP IS BEING MADE: both scanners are off"
+        return f"backing up {self._config.server.name}"
+
+    def _warn_now(self) -> None:
+        if self._is_idle:
+            log.error("no_backup_is_being_made", reason="both scanners are off")
+
+    def _unwell(self) -> str:
+        """Return what hangs, for the watchdog; empty while all is well."""
+        return self._recording.pulse.unwell() or self._journal_pulse.unwell()
+
+    async def _warn_if_idle(self) -> None:
+        while True:
+            await self._clock.sleep(WARN_SECONDS)
+            self._warn_now()
+
+
+def _heals(operation: Operation, account: str) -> bool:
+    """Tell whether an operation that has not ended is a scan of all, or of this account."""
+    if operation.has_ended:
+        return False
+    if operation.type == "doSmartScan":
+        return True
+    return operation.type == "doAccountScan" and operation.parameters.get("account") == account

@@ -1,0 +1,146 @@
+"""Works: what operations do with their parameters, and which gaps a scan closes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backupd.errors import AppServerUnavailable, UnknownAccount, UnknownItem
+from backupd.items import Kind
+from backupd.jobs.restore import ItemRestore
+from backupd.operations import Operation, Run
+from daemon.healing import HEALING
+from daemon.works import Works
+from tests.unit.jobs.worlds import ALICE, BODY, BackupWorld
+from tests.world.clocks import START
+
+
+class WorksWorld(BackupWorld):
+    """A backup with the works over it."""
+
+    def works(self) -> Works:
+        async def gathering() -> None:
+            self.gathered = True
+
+        return Works(
+            store=self.store,
+            scan=self.scan,
+            restore=ItemRestore(self.store, self.server),
+            clock=self.clock,
+            wait_until_gathering=gathering,
+        )
+
+    async def do(self, type_: str, started_by: str = "root", **parameters: Any) -> str:
+        operation = Operation(
+            uuid="u", order=1, type=type_, parameters=parameters, started_by=started_by, submitted=START
+        )
+        verdict = await self.works().factories()[type_](operation)(Run(self.clock))
+        assert isinstance(verdict, str)
+        return verdict
+
+    def gap(self, account: str) -> None:
+        self.store.ledger.open_gap(account, "sequence_hole", "1", self.clock.now())
+
+    def gaps(self) -> list[str]:
+        return [gap.account for gap in self.store.ledger.gaps()]
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[WorksWorld]:
+    async with WorksWorld(tmp_path) as made:
+        await made.account()
+        yield made
+
+
+async def test_a_smartscan_closes_all_gaps_and_an_account_scan_its_own(world: WorksWorld) -> None:
+    """By id and by address; a gap of the whole server needs a SmartScan."""
+    for account in (ALICE, "bob", ""):
+        world.gap(account)
+    await world.do("doAccountScan", account="alice@example.com")
+    assert sorted(world.gaps()) == ["", "bob"]
+    await world.do("doSmartScan")
+    assert world.gaps() == []
+    assert world.gathered
+
+
+async def test_a_gap_that_grows_during_the_scan_stays_open(world: WorksWorld) -> None:
+    """What was missed while the scan listed is not taken for healed."""
+    world.gap(ALICE)
+    changes = world.server.changes
+
+    async def growing(account: str, since: str | None) -> Any:
+        world.gap(ALICE)
+        return await changes(account, since)
+
+    world.server.changes = growing  # type: ignore[method-assign]
+    await world.do("doAccountScan", account=ALICE)
+    assert world.gaps() == [ALICE]
+
+
+async def test_a_scan_that_fails_closes_nothing(world: WorksWorld) -> None:
+    """The gap stays for the next try."""
+    world.gap(ALICE)
+    world.server.unavailable = "it is down"
+    for type_, given in (("doSmartScan", {}), ("doAccountScan", {"account": ALICE})):
+        with pytest.raises(AppServerUnavailable):
+            await world.do(type_, **given)
+    assert world.gaps() == [ALICE]
+
+
+async def test_a_gap_of_an_account_that_is_nowhere_is_closed_by_healing_alone(world: WorksWorld) -> None:
+    """An event that named no account of ours does not ask for scans for ever; an admin's typo is an error."""
+    world.gap("ghost")
+    with pytest.raises(UnknownAccount):
+        await world.do("doAccountScan", account="ghost")
+    assert world.gaps() == ["ghost"]
+    assert "nothing to scan" in await world.do("doAccountScan", started_by=HEALING, account="ghost")
+    assert world.gaps() == []
+
+
+async def test_a_gap_of_an_account_that_was_deleted_is_closed(world: WorksWorld) -> None:
+    """The scan of an account that is recorded as deleted succeeds."""
+    await world.account("bob")
+    await world.do("doSmartScan")
+    world.server.remove_account("bob")
+    await world.do("doAccountScan", account="bob")
+    world.gap("bob")
+    await world.do("doAccountScan", account="bob")
+    assert world.gaps() == []
+
+
+async def test_an_item_is_restored_by_the_operations_parameters(world: WorksWorld) -> None:
+    """Date and folder are read from the texts that are kept; the verdict counts."""
+    item = await world.server.add(ALICE, Kind.MESSAGE, "INBOX", BODY)
+    await world.do("doSmartScan")
+    world.server.remove(ALICE, item)
+    verdict = await world.do("doItemRestore", account=ALICE, item_id=item, restore_folder="Back")
+    assert "1 expected, 1 restored" in verdict
+    with pytest.raises(UnknownItem, match="no state at"):
+        await world.do("doItemRestore", account=ALICE, item_id=item, date="2001-01-01")
+    assert "1 skipped" in await world.do(
+        "doItemRestore", account=ALICE, item_id=item, date="last", restore_folder="Back"
+    )
+
+
+async def test_a_scans_options_are_taken(world: WorksWorld) -> None:
+    """Deep, force and the threshold reach the scan."""
+    items = [await world.server.add(ALICE, Kind.MESSAGE, "INBOX", b"%d" % number) for number in range(20)]
+    await world.do("doSmartScan")
+    assert "20 as recorded" in (await world.do("doSmartScan", deep=True)).replace("21 as", "20 as")
+    for item in items:
+        world.server.remove(ALICE, item)
+    assert "20 deleted" in await world.do("doSmartScan", force=True)
+    await world.server.add(ALICE, Kind.MESSAGE, "INBOX", b"bad")
+    read = world.server.read
+
+    async def unreadable(key: Any) -> Any:
+        if key.kind is Kind.MESSAGE:
+            raise AppServerUnavailable("a bad sector")
+        return await read(key)
+
+    world.server.read = unreadable  # type: ignore[method-assign]
+    with pytest.raises(AppServerUnavailable, match="more than 0"):
+        await world.do("doSmartScan", read_error_threshold=0)
