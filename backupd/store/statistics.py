@@ -19,7 +19,7 @@ from backupd import durable
 from backupd.store.layout import Layout, account_directory
 from backupd.volumes.disk import Directories, full_disk_told
 
-_WRITTEN_SINGLY_MAX = 8
+_WRITTEN_SINGLY_MAX = 2
 
 
 class AccountStatistics(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
