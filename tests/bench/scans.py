@@ -7,7 +7,6 @@ synced; the start of the daemon, a service, is not part of it. All programs find
 from __future__ import annotations
 
 import os
-import shutil
 import statistics
 import subprocess
 import time
@@ -176,8 +175,3 @@ def _seconds(work: object) -> float:
     began = time.monotonic()
     work()
     return time.monotonic() - began
-
-
-def remove(place: Path) -> None:
-    """Remove what a measurement left, however much it is."""
-    shutil.rmtree(place, ignore_errors=True)
