@@ -7,12 +7,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from backupd.store.store import Store
-
 from backupd.clock import Clock, parse_moment
 from backupd.jobs.restore import ItemRestore
 from backupd.jobs.smartscan import ScanOptions, SmartScan
 from backupd.operations import Operation, Run, Work
+from backupd.store.store import Store
 from daemon.healing import WHOLE_SERVER, close_gaps
 from daemon.operations_queue import Factory
 
