@@ -84,19 +84,7 @@ def plan_account(
         elif has_content and not (listed.content_fixed and not recorded.lacking):
             read.append(ToRead(listed, type_, recorded))
         else:
-            metadata = {**recorded.metadata, **listed.metadata} if has_content else listed.metadata
-            altered.append(
-                _change(
-                    account,
-                    listed,
-                    metadata,
-                    type_,
-                    basis,
-                    moment,
-                    digest=recorded.digest,
-                    size=recorded.size,
-                )
-            )
+            altered.append(_altered(account, listed, recorded, type_, basis, moment))
     missing = [
         item
         for item in known.values()
@@ -193,6 +181,17 @@ def _agrees(listed: Mapping[str, Any], recorded: Mapping[str, Any]) -> bool:
 def _type_of(listed: ListedItem, recorded: KnownItem) -> ChangeType:
     moved = "folder" in listed.metadata and listed.metadata["folder"] != recorded.metadata.get("folder")
     return ChangeType.MOVED if moved else ChangeType.MODIFIED
+
+
+def _altered(
+    account: str, listed: ListedItem, recorded: KnownItem, type_: ChangeType, basis: int, moment: datetime
+) -> Change:
+    """Return the finding about an item whose listing alone tells how it differs."""
+    content = listed.kind in CONTENT_KINDS
+    metadata = {**recorded.metadata, **listed.metadata} if content else listed.metadata
+    return _change(
+        account, listed, metadata, type_, basis, moment, digest=recorded.digest, size=recorded.size
+    )
 
 
 def _change(
