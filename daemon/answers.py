@@ -65,6 +65,7 @@ class Answers:
         self._server_name = server_name
         self._clock = clock
         self._metrics = metrics
+        self._setting = asyncio.Lock()
 
     @property
     def names(self) -> frozenset[str]:
@@ -196,10 +197,12 @@ class Answers:
             case "dump":
                 values = self._settings.dump(scopes, show_inherited=given["show_inherited"])
             case "set":
-                await asyncio.to_thread(self._settings.set, given["attribute"], scopes, given["value"])
+                async with self._setting:  # one at a time, for each builds on the settings before
+                    await asyncio.to_thread(self._settings.set, given["attribute"], scopes, given["value"])
                 return DoneReply()
             case _:
-                await asyncio.to_thread(self._settings.unset, given["attribute"], scopes)
+                async with self._setting:
+                    await asyncio.to_thread(self._settings.unset, given["attribute"], scopes)
                 return DoneReply()
         return ConfigReply(
             level=level, subject=subject, values=tuple(_attribute_view(value) for value in values)

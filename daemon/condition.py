@@ -16,6 +16,8 @@ from backupd.operations import OperationStatus
 
 LAG_SECONDS_MAX = 60.0
 SCAN_AGE_MAX = timedelta(hours=36)
+STARTING = timedelta(seconds=5)
+"""For so long after the start it is no problem that something has not begun yet."""
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,8 +58,13 @@ def _scanner_problems(facts: Facts) -> list[Problem]:
         )
     elif facts.realtime_enabled and not facts.realtime_active:
         if facts.realtime_trouble:
-            found.append(_danger(f"the Realtime Scanner does not work: {facts.realtime_trouble}", ""))
-        elif facts.now - facts.started > timedelta(seconds=5):
+            found.append(
+                _danger(
+                    f"the Realtime Scanner does not work: {facts.realtime_trouble}",
+                    "it is tried again by itself; until then only scans find what changes",
+                )
+            )
+        elif facts.now - facts.started > STARTING:
             reason = facts.broker.error or "connecting"
             found.append(
                 _danger(
@@ -104,7 +111,7 @@ def _intake_problems(facts: Facts) -> list[Problem]:
             _attention(
                 f"recording is {facts.recorder.lag_entries:,} entries and "
                 f"{facts.recorder.lag_seconds:,.0f} s behind the journal",
-                "",
+                "nothing is lost; is the disk of the Backup Path, or the AppServer, slow?",
             )
         )
     for gap in facts.gaps[:3]:

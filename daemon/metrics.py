@@ -16,7 +16,8 @@ def text(recording: RecordingStatus, realtime: RealtimeScanner, queue: Operation
     def add(name: str, kind: str, meaning: str, *values: tuple[str, float]) -> None:
         lines.append(f"# HELP backupd_{name} {meaning}")
         lines.append(f"# TYPE backupd_{name} {kind}")
-        lines.extend(f"backupd_{name}{labels} {value:g}" for labels, value in values)
+        # repr, because a sequence number has more digits than a float is usually shown with.
+        lines.extend(f"backupd_{name}{labels} {value!r}" for labels, value in values)
 
     subscription = realtime.subscription
     add("realtime_enabled", "gauge", "1 if the Realtime Scanner is on.", ("", float(realtime.enabled)))

@@ -69,13 +69,13 @@ class Standing:
         operations = [views.operation_view(one) for one in self._queue.operations()]
         recorder = self._recorder()
         broker, intake_paused = self._broker()
-        realtime_active = broker.connected and not intake_paused
+        realtime_active = broker.connected and not intake_paused and not self._unwatched(now)
         gaps = stored.gaps
         facts = condition.Facts(
             now=now,
             realtime_enabled=self._realtime.enabled,
             realtime_active=realtime_active,
-            realtime_trouble=self._realtime.trouble,
+            realtime_trouble=self._realtime.trouble or self._unwatched(now),
             smartscan_enabled=self._smartscan_enabled(),
             last_scan=stored.last_scan,
             scanning=any(one.type in SCAN_TYPES and not one.has_ended for one in operations),
@@ -133,6 +133,7 @@ class Standing:
             gaps=gaps,
             waiting=store.ledger.waiting_count(),
             last_scan=info.last_scan,
+            last_scan_began=store.statistics.backup().last_scan_started,
             accounts=info.accounts,
             counts=info.counts,
             space=msgspec.structs.replace(info.space, threshold_bytes=store.space_threshold_bytes),
@@ -151,6 +152,13 @@ class Standing:
             lag_seconds=status.lag_seconds,
             paused=status.paused,
         )
+
+    def _unwatched(self, now: datetime) -> str:
+        """Return why the AppServer is not watched though it should be; empty where it is, or will be soon."""
+        publisher = self._realtime.publisher
+        if publisher is None or publisher.status.watching or now - self._started < condition.STARTING:
+            return ""
+        return f"changes of the AppServer are not seen: {publisher.status.last_error or 'its watch begins'}"
 
     def _broker(self) -> tuple[BrokerView, str]:
         subscription = self._realtime.subscription
@@ -173,6 +181,7 @@ class _Stored(msgspec.Struct, frozen=True, kw_only=True):
     gaps: list[GapView]
     waiting: int
     last_scan: datetime | None
+    last_scan_began: datetime | None
     accounts: int
     counts: tuple[CountView, ...]
     space: SpaceView
@@ -187,15 +196,16 @@ def _last_of_each_type(operations: list[OperationView]) -> list[OperationView]:
 def _recoverable_until(facts: condition.Facts, stored: _Stored) -> datetime | None:
     """Return up to when every change is known to be recorded; None before the first scan has succeeded.
 
-    The least of: the oldest open gap, what the recorder still has to do, and, without a working Realtime
-    Scanner, the last scan.
+    The least of: the last scan where there is a gap or no working Realtime Scanner (its beginning, for it
+    looks at each account only once), and what the recorder still has to do.
     """
-    if stored.last_scan is None:
+    if stored.last_scan_began is None:
         return None
     limits = [facts.now]
-    limits += [gap.opened for gap in stored.gaps]
+    if stored.gaps:
+        limits.append(min(stored.last_scan_began, *(gap.opened for gap in stored.gaps)))
     if facts.recorder.lag_seconds:
         limits.append(facts.now - timedelta(seconds=facts.recorder.lag_seconds))
     if not facts.realtime_active:
-        limits.append(stored.last_scan)
+        limits.append(stored.last_scan_began)
     return min(limits)

@@ -18,7 +18,7 @@ from backupd.control import (
     SpaceView,
     StateView,
 )
-from backupd.errors import UnknownItem
+from backupd.errors import UnknownItem, UsageError
 from backupd.items import CONTENT_KINDS, ItemKey, Kind
 from backupd.jobs.restore import choose_state, find_item
 from backupd.operations import Operation
@@ -49,7 +49,7 @@ def operation_view(operation: Operation) -> OperationView:
             rate=progress.rate,
             remaining_seconds=progress.remaining_seconds,
         ),
-        verdict=operation.verdict,
+        verdict=f"{operation.verdict} ({operation.hint})" if operation.hint else operation.verdict,
         errors=tuple(str(one) for one in operation.errors),
         errors_total=operation.errors_total,
     )
@@ -165,8 +165,8 @@ def _date_of(hit: KnownItem) -> datetime | None:
         if isinstance(value, str) and hit.kind in CONTENT_KINDS:
             try:
                 return parse_moment(value)
-            except ValueError:
-                continue
+            except UsageError:
+                continue  # a publisher's own idea of a date
     return hit.first
 
 

@@ -1,0 +1,100 @@
+"""Condition: which facts are problems, how bad, and that each says what to do."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import pytest
+
+from backupd.control import BrokerView, GapView, OperationView, RecorderView, Severity, SpaceView
+from backupd.operations import OperationStatus
+from daemon.condition import Facts, problems
+from tests.world.clocks import START
+
+WELL = Facts(
+    now=START,
+    realtime_enabled=True,
+    realtime_active=True,
+    realtime_trouble="",
+    smartscan_enabled=True,
+    last_scan=START - timedelta(hours=2),
+    scanning=False,
+    started=START - timedelta(days=9),
+    broker=BrokerView(url="mqtt://broker", connected=True),
+    intake_paused="",
+    recorder=RecorderView(),
+    waiting_photographs=0,
+    gaps=(),
+    last_operations=(),
+    damaged=(),
+    space=SpaceView(free_bytes=10 << 30, threshold_bytes=1 << 30),
+)
+FAILED = OperationView(
+    uuid="u", type="doSmartScan", status=OperationStatus.FAILED, submitted=START, verdict="no such root"
+)
+REFUSING = BrokerView(url="mqtt://b", error="refused")
+GAP = GapView(id=1, account="alice", reason="sequence_hole", detail="events 2 to 3", opened=START)
+
+
+def test_all_well_is_no_problem() -> None:
+    """Nothing is said where nothing is wrong."""
+    assert problems(WELL) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "severity", "words"),
+    [
+        ({"realtime_enabled": False, "smartscan_enabled": False}, Severity.DANGER, "NO BACKUP"),
+        ({"realtime_active": False, "realtime_trouble": "port taken"}, Severity.DANGER, "port taken"),
+        ({"realtime_active": False, "broker": REFUSING}, Severity.DANGER, "refused"),
+        ({"last_scan": None}, Severity.DANGER, "no SmartScan has succeeded"),
+        ({"last_scan": START - timedelta(days=2)}, Severity.ATTENTION, "last successful SmartScan"),
+        ({"intake_paused": "disk full"}, Severity.DANGER, "disk full"),
+        ({"recorder": RecorderView(paused="I/O error")}, Severity.DANGER, "I/O error"),
+        ({"recorder": RecorderView(lag_entries=9, lag_seconds=90.0)}, Severity.ATTENTION, "9 entries"),
+        ({"gaps": (GAP,)}, Severity.ATTENTION, "account alice"),
+        ({"gaps": (msgspec.structs.replace(GAP, account=""),)}, Severity.ATTENTION, "all accounts"),
+        ({"waiting_photographs": 3}, Severity.ATTENTION, "3 photographs wait"),
+        ({"space": SpaceView(free_bytes=1 << 20, threshold_bytes=1 << 30)}, Severity.DANGER, "1 MB free"),
+        ({"damaged": ("items/7: torn",)}, Severity.DANGER, "items/7: torn"),
+        ({"last_operations": (FAILED,)}, Severity.ATTENTION, "no such root"),
+    ],
+)  # fmt: skip
+def test_each_trouble_is_one_sentence_with_what_to_do(
+    changed: dict[str, Any], severity: Severity, words: str
+) -> None:
+    """One changed fact makes one problem, of its severity, with its words and a hint."""
+    (problem,) = problems(msgspec.structs.replace(WELL, **changed))
+    assert problem.severity is severity
+    assert words in problem.message
+    assert problem.hint
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"last_scan": None, "scanning": True},
+        {"last_scan": START - timedelta(days=2), "scanning": True},
+        {"last_scan": START - timedelta(days=2), "smartscan_enabled": False},
+        {"realtime_active": False, "started": START - timedelta(seconds=2)},
+        {"realtime_enabled": False, "realtime_active": False},
+        {"last_operations": (msgspec.structs.replace(FAILED, status=OperationStatus.STOPPED),)},
+        {"space": SpaceView(free_bytes=0, threshold_bytes=0)},
+    ],
+)
+def test_what_is_meant_or_has_only_begun_is_no_problem(changed: dict[str, Any]) -> None:
+    """A scan that runs, a start a moment ago, and what an admin turned off or stopped are left alone."""
+    assert problems(msgspec.structs.replace(WELL, **changed)) == []
+
+
+def test_dangers_come_first_and_lists_are_bounded() -> None:
+    """Of many gaps and damages the first are told, behind what is worse."""
+    facts = msgspec.structs.replace(
+        WELL, gaps=(GAP,) * 50, damaged=tuple(f"file {number}" for number in range(50)), intake_paused="x"
+    )
+    found = problems(facts)
+    severities = [problem.severity for problem in found]
+    assert severities == sorted(severities, key=lambda one: one is not Severity.DANGER)
+    assert len(found) == 3 + 5 + 1
