@@ -27,7 +27,7 @@ from backupd.config import Config, LogLevel
 from backupd.errors import BackupdError
 from backupd.jobs.record import Recorder
 from backupd.jobs.restore import ItemRestore
-from backupd.jobs.smartscan import SmartScan
+from backupd.jobs.smartscan.scan import SmartScan
 from backupd.operations import Operation, OperationStatus
 from backupd.store.ledger import SetAttribute
 from backupd.store.store import Store

@@ -10,7 +10,8 @@ from typing import Any
 from backupd.clock import Clock, parse_moment
 from backupd.errors import UnknownAccount
 from backupd.jobs.restore import ItemRestore
-from backupd.jobs.smartscan import ScanOptions, SmartScan
+from backupd.jobs.smartscan.scan import SmartScan
+from backupd.jobs.smartscan.tally import ScanOptions
 from backupd.operations import Operation, Run, Work
 from backupd.store.store import Store
 from daemon.healing import HEALING, WHOLE_SERVER, close_gaps

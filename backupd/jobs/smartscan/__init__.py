@@ -1,6 +1,4 @@
-"""SmartScan: compares accounts that changed since the last scan with their history, journals the rest."""
+"""SmartScan: compares accounts that changed since the last scan with their history, journals the rest.
 
-from backupd.jobs.smartscan.scan import SmartScan
-from backupd.jobs.smartscan.tally import ScanOptions
-
-__all__ = ["ScanOptions", "SmartScan"]
+Nothing is imported here: the worker processes of a scan need but a small part of it, and start the sooner.
+"""

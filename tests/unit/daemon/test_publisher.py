@@ -90,8 +90,9 @@ def publisher(
 
 
 def journaled(pipeline: Pipeline) -> list[Change]:
-    lines = pipeline.journal_file.read_bytes().splitlines() if pipeline.journal_file.exists() else []
-    return [msgspec.json.decode(line, type=Change) for line in lines]
+    content = pipeline.journal_file.read_bytes() if pipeline.journal_file.exists() else b""
+    whole, _, _being_written = content.rpartition(b"\n")
+    return [msgspec.json.decode(line, type=Change) for line in whole.splitlines()]
 
 
 async def test_changes_are_numbered_per_account_and_arrive_in_order(watch: Watch, tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ import pytest
 from backupd.appservers.base import ListedItem, Listing
 from backupd.errors import AppServerUnavailable, BackupdError, OperationStopped, SpaceExhausted
 from backupd.items import Kind
-from backupd.jobs.smartscan import ScanOptions, SmartScan, workers
 from backupd.jobs.smartscan import work as work_module
+from backupd.jobs.smartscan import workers
+from backupd.jobs.smartscan.scan import SmartScan
+from backupd.jobs.smartscan.tally import ScanOptions
 from backupd.jobs.smartscan.workers import ChunkItem
 from backupd.operations import Run
 from backupd.states import ChangeType

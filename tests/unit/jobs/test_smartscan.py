@@ -16,8 +16,8 @@ from backupd.errors import (
     UnknownAccount,
 )
 from backupd.items import ItemKey, Kind
-from backupd.jobs.smartscan import ScanOptions
 from backupd.jobs.smartscan import work as work_module
+from backupd.jobs.smartscan.tally import ScanOptions
 from backupd.operations import Run
 from backupd.states import ChangeType
 from tests.unit.jobs.worlds import ALICE, BackupWorld, change

@@ -16,8 +16,9 @@ from backupd.errors import (
     VolumeError,
 )
 from backupd.items import Area, Kind
-from backupd.jobs.smartscan import ScanOptions, SmartScan
 from backupd.jobs.smartscan import work as work_module
+from backupd.jobs.smartscan.scan import SmartScan
+from backupd.jobs.smartscan.tally import ScanOptions
 from backupd.operations import Run
 from backupd.states import ChangeType
 from tests.unit.jobs.worlds import ALICE, BODY, BackupWorld, change

@@ -13,7 +13,8 @@ from backupd.coalescing import WINDOW
 from backupd.events import Change, encode_change
 from backupd.items import ItemKey, Kind, digest_of
 from backupd.jobs.record import Recorder
-from backupd.jobs.smartscan import ScanOptions, SmartScan
+from backupd.jobs.smartscan.scan import SmartScan
+from backupd.jobs.smartscan.tally import ScanOptions
 from backupd.operations import Run
 from backupd.states import ChangeType, Origin, State
 from backupd.store.store import Store

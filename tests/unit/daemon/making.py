@@ -1,0 +1,99 @@
+"""The parts of a daemon that answer, over a backup in memory and without a broker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from backupd.attributes import Settings
+from backupd.control import CommandRequest, Reply
+from backupd.operations import Run
+from daemon import metrics
+from daemon.answers import Answers
+from daemon.kept_operations import KeptOperations
+from daemon.operations_queue import OperationsQueue
+from daemon.peers import Caller
+from daemon.quarantine import Quarantine
+from daemon.realtime import RealtimeScanner
+from daemon.recording import Recording
+from daemon.scheduler import Scheduler
+from daemon.standing import Standing
+from tests.unit.jobs.worlds import SERVER, BackupWorld
+
+ROOT = Caller(uid=0, gid=0, pid=1, name="root", may_read=True, may_change=True)
+
+
+class AnsweringWorld(BackupWorld):
+    """A backup with everything that answers for it. Nothing runs but what a test runs."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path / "backup")
+        self.settings = Settings(self.store.ledger)
+        self.queue = OperationsQueue(
+            KeptOperations(self.store.ledger),
+            dict.fromkeys(("doSmartScan", "doAccountScan", "doItemRestore"), lambda _operation: _nothing),
+            clock=self.clock,
+        )
+        self.recording = Recording(self.recorder, self.store.journal, clock=self.clock, window=self.window)
+        self.realtime = RealtimeScanner(
+            server_id=SERVER,
+            clock=self.clock,
+            address=None,
+            watch=self.server.watch,
+            journal=_taken,
+            quarantine=Quarantine(path / "quarantine.jsonl"),
+            on_gap=_told,
+            on_missed=_told,
+            on_session=_remembered,
+            session_expected=lambda: False,
+            event_bytes_max=1 << 20,
+            enabled=True,
+        )
+        self.scheduler = Scheduler(_started, clock=self.clock)
+        self.standing = Standing(
+            store=self.store,
+            server_id=SERVER,
+            server_name="mail",
+            broker_url="embedded",
+            settings=self.settings,
+            queue=self.queue,
+            recording=self.recording,
+            realtime=self.realtime,
+            scheduler=self.scheduler,
+            clock=self.clock,
+        )
+        self.answers = Answers(
+            store=self.store,
+            queue=self.queue,
+            settings=self.settings,
+            standing=self.standing,
+            server_id=SERVER,
+            server_name="mail",
+            clock=self.clock,
+            metrics=lambda: metrics.text(self.recording.status(), self.realtime, self.queue),
+        )
+
+    async def ask(self, module: str, command: str, **parameters: Any) -> Reply:
+        request = CommandRequest(module=module, command=command, parameters=parameters)
+        return await self.answers.execute(request, ROOT)
+
+
+async def _nothing(_run: Run) -> str:
+    return "done"
+
+
+async def _taken(_payloads: Sequence[bytes]) -> None:
+    return
+
+
+async def _told(_one: str, _other: str) -> None:
+    return
+
+
+async def _remembered() -> None:
+    return
+
+
+async def _started(_job: str) -> None:
+    return
