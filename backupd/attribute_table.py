@@ -17,10 +17,11 @@ INTEGER_MAX = 2**53
 
 
 class Level(StrEnum):
-    """Where a setting may be stored, from general to specific."""
+    """Where a setting may be stored, from general to specific; no attribute is set for a domain so far."""
 
     GLOBAL = "global"
     SERVER = "server"
+    DOMAIN = "domain"
     COS = "cos"
     ACCOUNT = "account"
 
@@ -35,6 +36,7 @@ class Type(StrEnum):
     SCHEDULE = "schedule"
     OBJECT = "object"
     LIST = "list"
+    CHOICE = "choice"
 
 
 class Attribute(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +50,7 @@ class Attribute(msgspec.Struct, frozen=True, kw_only=True):
     minimum: int = 0
     maximum: int = INTEGER_MAX
     unit: str = ""
+    choices: tuple[str, ...] = ()
     no_effect: str = ""
 
     @property
@@ -58,6 +61,8 @@ class Attribute(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def range(self) -> str:
         """What may be given, in words."""
+        if self.type is Type.CHOICE:
+            return ", ".join(self.choices)
         if self.type is not Type.INTEGER:
             return _RANGES[self.type]
         unit = f" {self.unit}" if self.unit else ""
@@ -99,8 +104,7 @@ TABLE: tuple[Attribute, ...] = (
         name="ZxBackup_ModuleEnabledAtStartup",
         type=Type.BOOLEAN,
         default=True,
-        meaning="Start the module with the server.",
-        no_effect="the service is enabled and disabled by systemctl",
+        meaning="Start the backup's services with the daemon; where false, doStartService module does it.",
     ),
     Attribute(
         name="ZxBackup_DoSmartScanOnStartup",
@@ -135,6 +139,26 @@ TABLE: tuple[Attribute, ...] = (
         default={"cron-enabled": True, "cron-pattern": "0 4 * * 6"},
         meaning="When the purge runs, in local time.",
         no_effect=_PURGE,
+    ),
+    Attribute(
+        name="backupCoherencyCheckScheduler",
+        type=Type.SCHEDULE,
+        default={"cron-enabled": False, "cron-pattern": "0 5 1 * *"},
+        meaning="When the coherency check runs, in local time.",
+        no_effect="kept for the coherency check, which this version does not have yet",
+    ),
+    Attribute(
+        name="backupConfigurationDumpScheduler",
+        type=Type.SCHEDULE,
+        default={"cron-enabled": True, "cron-pattern": "30 5 * * *"},
+        meaning="When the configuration is dumped, in local time, if no SmartScan has done it that day.",
+    ),
+    Attribute(
+        name="backupRemoteMetadataUploadScheduler",
+        type=Type.SCHEDULE,
+        default={"cron-enabled": True, "cron-pattern": "* * * * *"},
+        meaning="When metadata is uploaded to the external volume, in local time.",
+        no_effect=_VOLUMES,
     ),
     Attribute(
         name="ZxBackup_DataRetentionDays",
@@ -187,8 +211,7 @@ TABLE: tuple[Attribute, ...] = (
         name="ZxBackup_BackupCustomizations",
         type=Type.BOOLEAN,
         default=True,
-        meaning="Put the server's configuration into the daily archive.",
-        no_effect="the configuration is always part of the daily configuration dump",
+        meaning="Let SmartScan archive the files that customizations.paths in backupd.toml names.",
     ),
     Attribute(
         name="ZxBackup_PurgeCustomizations",
@@ -304,6 +327,13 @@ TABLE: tuple[Attribute, ...] = (
         default=1,
         maximum=1,
         meaning="0 logs everything, 1 what log.level in backupd.toml says.",
+    ),
+    Attribute(
+        name="backupNotificationLevel",
+        type=Type.CHOICE,
+        default="information",
+        choices=("information", "warning", "error", "critical"),
+        meaning="From which level on admins are told by e-mail and webhook.",
     ),
     Attribute(
         name="s3BucketConfigurations",

@@ -25,7 +25,7 @@ JSON_CHARACTERS_MAX = 65_536
 CRON_FIELDS = 5
 
 _BY_NAME = {squashed(attribute.name): attribute for attribute in TABLE}
-_SPECIFIC_FIRST = (Level.ACCOUNT, Level.COS, Level.SERVER, Level.GLOBAL)
+_SPECIFIC_FIRST = (Level.ACCOUNT, Level.COS, Level.DOMAIN, Level.SERVER, Level.GLOBAL)
 
 
 class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
@@ -36,9 +36,10 @@ class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="
 
 
 class Scopes(msgspec.Struct, frozen=True, kw_only=True):
-    """Of whom a value is asked: ids of the server, the COS and the account; empty where none is meant."""
+    """Of whom a value is asked: ids of the server, domain, COS and account; empty where none is meant."""
 
     server: str = ""
+    domain: str = ""
     cos: str = ""
     account: str = ""
 
@@ -49,6 +50,8 @@ class Scopes(msgspec.Struct, frozen=True, kw_only=True):
                 return ""
             case Level.SERVER:
                 return self.server or None
+            case Level.DOMAIN:
+                return self.domain or None
             case Level.COS:
                 return self.cos or None
             case Level.ACCOUNT:
@@ -150,6 +153,8 @@ def checked(attribute: Attribute, given: object) -> Value:
             return _integer(attribute, given)
         case Type.TEXT | Type.PATH:
             return _text(attribute, given)
+        case Type.CHOICE:
+            return _choice(attribute, given)
         case Type.SCHEDULE:
             return _schedule(attribute, given)
         case Type.OBJECT | Type.LIST:
@@ -194,9 +199,13 @@ class Settings:
         return resolve(attribute_named(name), scopes, self._stored)
 
     def dump(self, scopes: Scopes, *, show_inherited: bool = True) -> list[Resolved]:
-        """Return every attribute that has the level meant, in the table's order."""
+        """Return every attribute that has the level meant, in the table's order; for a domain all of them."""
         level = scopes.level
-        found = [resolve(row, scopes, self._stored) for row in TABLE if level in row.levels]
+        found = [
+            resolve(row, scopes, self._stored)
+            for row in TABLE
+            if level in row.levels or level is Level.DOMAIN
+        ]
         return [row for row in found if show_inherited or not row.is_inherited]
 
     def set(self, name: str, scopes: Scopes, given: object) -> Resolved:
@@ -282,6 +291,13 @@ def _text(attribute: Attribute, given: object) -> str:
     if attribute.type is Type.PATH and not given.startswith("/"):
         raise _refusal(attribute, given, "it must begin with /")
     return given
+
+
+def _choice(attribute: Attribute, given: object) -> str:
+    for choice in attribute.choices:
+        if isinstance(given, str) and squashed(given) == squashed(choice):
+            return choice
+    raise _refusal(attribute, given)
 
 
 def _parsed(attribute: Attribute, given: object) -> object:

@@ -17,13 +17,27 @@ import tomllib
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Any, get_args, get_origin
 from uuid import uuid4
 
 import msgspec
 from msgspec import Meta
 
 from backupd import durable
+from backupd.config_sections import (
+    SECTIONS,
+    AppServer,
+    Broker,
+    Control,
+    Customizations,
+    Identifier,
+    Log,
+    Metrics,
+    Notifications,
+    Realtime,
+    Scan,
+    Server,
+)
 from backupd.errors import ConfigError
 from backupd.parameters import did_you_mean
 from backupd.secret import Secret, everybody_may_read, read_secret
@@ -32,98 +46,10 @@ SERVICE_FILE = Path("/etc/backupd/backupd.toml")
 SERVICE_BACKUP_PATH = Path("/opt/zextras/backup/zextras")
 SERVICE_STATE_DIRECTORY = Path("/var/lib/backupd")
 SERVICE_SOCKET = Path("/run/backupd/control.sock")
-EMBEDDED = "embedded"
-"""The `url` that asks for the broker inside the daemon."""
 PASSWORD_CREDENTIAL = "broker_password"  # noqa: S105 - the credential's name, not its content
 PASSWORD_VARIABLE = "BACKUPD_BROKER_PASSWORD"  # noqa: S105 - the variable's name, not its content
 FILE_BYTES_MAX = 1 << 20
 _SYSTEM_UID_MAX = 999
-
-Identifier = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
-Name = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
-
-
-class LogFormat(StrEnum):
-    """How a log line looks: for machines or for people."""
-
-    JSON = "json"
-    CONSOLE = "console"
-
-
-class LogLevel(StrEnum):
-    """The least important lines that are still written."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-
-
-class AppServerKind(StrEnum):
-    """The AppServers this version can back up."""
-
-    DIRECTORY = "directory"
-
-
-class Server(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose backup this is, and where it lies. An empty `id` means: the one kept in `state_directory`."""
-
-    id: Identifier | None = None
-    name: Name
-    backup_path: Path
-    state_directory: Path
-
-
-class Broker(msgspec.Struct, frozen=True, kw_only=True):
-    """Where events come from: `mqtt://host:port`, `mqtts://host:port` or `embedded`."""
-
-    url: Name = EMBEDDED
-    username: Name | None = None
-    password_file: Path | None = None
-    ca_file: Path | None = None
-    certificate_file: Path | None = None
-    key_file: Path | None = None
-    receive_max: Annotated[int, Meta(ge=1, le=65_535)] = 1_000
-
-    @property
-    def is_embedded(self) -> bool:
-        """Whether the daemon is its own broker."""
-        return self.url.casefold() == EMBEDDED
-
-
-class AppServer(msgspec.Struct, frozen=True, kw_only=True):
-    """Whom we back up. `watch`: publish what changes there to the broker."""
-
-    kind: AppServerKind = AppServerKind.DIRECTORY
-    root: Path
-    watch: bool = True
-
-
-class Control(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the daemon listens to admins. Members of `group` may read."""
-
-    socket: Path
-    group: Name | None = None
-
-
-class Log(msgspec.Struct, frozen=True, kw_only=True):
-    """How the daemon logs, on its standard error."""
-
-    format: LogFormat = LogFormat.JSON
-    level: LogLevel = LogLevel.INFO
-
-
-class Scan(msgspec.Struct, frozen=True, kw_only=True):
-    """How SmartScan reads. `workers` are processes; 0 reads inside the daemon."""
-
-    workers: Annotated[int, Meta(ge=0, le=64)]
-
-
-class Realtime(msgspec.Struct, frozen=True, kw_only=True):
-    """How events are taken."""
-
-    coalesce_window_ms: Annotated[int, Meta(ge=0, le=60_000)] = 100
-    event_bytes_max: Annotated[int, Meta(ge=1_024, le=256 << 20)] = 1 << 20
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,17 +63,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     log: Log
     scan: Scan
     realtime: Realtime
-
-
-SECTIONS: dict[str, type[msgspec.Struct]] = {
-    "server": Server,
-    "broker": Broker,
-    "appserver": AppServer,
-    "control": Control,
-    "log": Log,
-    "scan": Scan,
-    "realtime": Realtime,
-}
+    customizations: Customizations
+    notifications: Notifications
+    metrics: Metrics
 
 
 def load(
@@ -194,12 +112,17 @@ def password_path(broker: Broker, environ: Mapping[str, str] | None = None) -> P
 
 def warnings(config: Config) -> list[str]:
     """Return what works but should not stay so: secrets that others may read."""
-    found = []
-    for key in ("password_file", "key_file"):
-        path: Path | None = getattr(config.broker, key)
-        if path is not None and everybody_may_read(path):
-            found.append(f"broker.{key} {path} may be read by everybody: chmod o-rwx {path}")
-    return found
+    secrets = {
+        "broker.password_file": config.broker.password_file,
+        "broker.key_file": config.broker.key_file,
+        "notifications.smtp_password_file": config.notifications.smtp_password_file,
+        "notifications.webhook_token_file": config.notifications.webhook_token_file,
+    }
+    return [
+        f"{key} {path} may be read by everybody: chmod o-rwx {path}"
+        for key, path in secrets.items()
+        if path is not None and everybody_may_read(path)
+    ]
 
 
 def server_id(server: Server) -> str:
@@ -330,6 +253,10 @@ def _made(
 
 
 def _value_of(key: str, wanted: Any, value: Any, path: Path) -> Any:
+    if get_origin(wanted) is tuple:
+        if not isinstance(value, list):
+            raise _wrong(key, _expected(wanted), value, path)
+        return tuple(_value_of(key, get_args(wanted)[0], one, path) for one in value)
     if wanted is Path or Path in get_args(wanted):
         if not isinstance(value, str) or not value or "\0" in value:
             raise _wrong(key, "a path", value, path)
@@ -350,8 +277,10 @@ def _wrong(key: str, expected: str, value: Any, path: Path) -> ConfigError:
     return ConfigError(f"{path}: {key} must be {expected}, not {found}", key=key)
 
 
-def _expected(wanted: Any) -> str:
+def _expected(wanted: Any) -> str:  # noqa: PLR0911 - one line a type
     """Return a key's type and range in words."""
+    if get_origin(wanted) is tuple:
+        return f"a list of which each is {_expected(get_args(wanted)[0])}"
     if wanted is bool:
         return "true or false"
     if wanted is Path or Path in get_args(wanted):

@@ -10,12 +10,33 @@ as they come.
 from __future__ import annotations
 
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
 import msgspec
 
-from backupd.operations import EXIT_STATUS_OF, OperationStatus
+from backupd.views import (
+    AccountView,
+    ArchiveView,
+    AttributeView,
+    BrokerView,
+    CheckView,
+    CountView,
+    DomainView,
+    FoundItem,
+    GapView,
+    LogLineView,
+    NotificationView,
+    OperationView,
+    Outcome,
+    Problem,
+    RecorderView,
+    ScannerView,
+    ScheduleView,
+    ServerFact,
+    ServiceView,
+    SpaceView,
+    StateView,
+)
 
 CONTROL_VERSION = 1
 REQUEST_BYTES_MAX = 256 * 1024
@@ -52,44 +73,13 @@ class ErrorReply(_Answer, frozen=True, kw_only=True, tag="error"):
 
 
 class DoneReply(_Answer, frozen=True, kw_only=True, tag="done"):
-    """The command did what it says. `text` is what a console prints."""
+    """The command did what it says. `text` is what a console prints, `note` what an admin should know too."""
 
     text: str = "ok"
+    note: str = ""
 
 
 # --- operations ------------------------------------------------------------------------------------------
-
-
-class ProgressView(msgspec.Struct, frozen=True, kw_only=True):
-    """How far an operation is. `total` 0 means not known yet; `rate` is units per second."""
-
-    done: int = 0
-    total: int = 0
-    unit: str = "items"
-    rate: float = 0.0
-    remaining_seconds: float | None = None
-
-
-class OperationView(msgspec.Struct, frozen=True, kw_only=True):
-    """One operation. `errors` are the first of `errors_total` sentences about items that failed."""
-
-    uuid: str
-    type: str
-    status: OperationStatus
-    parameters: dict[str, Any] = {}
-    started_by: str = ""
-    submitted: datetime
-    started: datetime | None = None
-    ended: datetime | None = None
-    progress: ProgressView = ProgressView()
-    verdict: str = ""
-    errors: tuple[str, ...] = ()
-    errors_total: int = 0
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether nothing more will happen to it."""
-        return self.status in EXIT_STATUS_OF
 
 
 class OperationReply(_Answer, frozen=True, kw_only=True, tag="operation"):
@@ -105,29 +95,6 @@ class OperationsReply(_Answer, frozen=True, kw_only=True, tag="operations"):
 
 
 # --- items -----------------------------------------------------------------------------------------------
-
-
-class StateView(msgspec.Struct, frozen=True, kw_only=True, rename={"start": "start-date", "end": "end-date"}):
-    """One state of an item, valid from start-date until end-date (null: still).
-
-    `blob_path` is where the content rests, below the Backup Path; empty where there is none.
-    """
-
-    transaction: int
-    start: datetime
-    end: datetime | None = None
-    change: str
-    deleted: bool = False
-    origin: str = ""
-    folder: str = ""
-    digest: str | None = None
-    size: int | None = None
-    blob_path: str = ""
-    metadata: dict[str, Any] = {}
-    events: tuple[str, ...] = ()
-    observed: datetime | None = None
-    actor: dict[str, Any] | None = None
-    lacking: tuple[str, ...] = ()
 
 
 class ItemReply(_Answer, frozen=True, kw_only=True, tag="item"):
@@ -147,19 +114,27 @@ class BlobReply(_Answer, frozen=True, kw_only=True, tag="blob"):
     size: int
 
 
-class FoundItem(msgspec.Struct, frozen=True, kw_only=True):
-    """One hit of a search. `date` is the item's own date, `metadata` comes only where asked for."""
+class AccountReply(_Answer, frozen=True, kw_only=True, tag="account"):
+    """An account's own states that were asked for, oldest first, and its statistics where asked for."""
 
-    id: str
-    kind: str
-    folder: str = ""
+    account: str
+    account_name: str = ""
+    states: tuple[StateView, ...]
+    statistics: dict[str, Any] | None = None
+
+
+class AccountsReply(_Answer, frozen=True, kw_only=True, tag="accounts"):
+    """The accounts that the backup held at a moment (null: now), by address."""
+
     date: datetime | None = None
-    deleted: bool = False
-    deleted_at: datetime | None = None
-    subject: str = ""
-    sender: str = ""
-    size: int | None = None
-    metadata: dict[str, Any] | None = None
+    accounts: tuple[AccountView, ...]
+
+
+class DomainsReply(_Answer, frozen=True, kw_only=True, tag="domains"):
+    """The domains that the backup held at a moment (null: now), by name."""
+
+    date: datetime | None = None
+    domains: tuple[DomainView, ...]
 
 
 class SearchReply(_Answer, frozen=True, kw_only=True, tag="search"):
@@ -172,16 +147,6 @@ class SearchReply(_Answer, frozen=True, kw_only=True, tag="search"):
 
 
 # --- settings --------------------------------------------------------------------------------------------
-
-
-class AttributeView(msgspec.Struct, frozen=True, kw_only=True, rename={"is_inherited": "isInherited"}):
-    """One attribute at one level. `inherited_from` names the level whose value holds; `default` if none."""
-
-    attribute: str
-    value: Any
-    is_inherited: bool = False
-    inherited_from: str = ""
-    modules: tuple[str, ...] = ("ZxBackup",)
 
 
 class ConfigReply(_Answer, frozen=True, kw_only=True, tag="config"):
@@ -204,92 +169,15 @@ class AttributeReply(_Answer, frozen=True, kw_only=True, tag="attribute"):
     modules: tuple[str, ...] = ("ZxBackup",)
 
 
+class SchedulesReply(_Answer, frozen=True, kw_only=True, tag="schedules"):
+    """When a job runs, at a level (`global`, `server`); `subject` is the server's id."""
+
+    level: str
+    subject: str = ""
+    schedules: tuple[ScheduleView, ...]
+
+
 # --- the whole -------------------------------------------------------------------------------------------
-
-
-class Severity(StrEnum):
-    """How bad a problem is: `danger` means that changes are not being backed up or may be lost."""
-
-    ATTENTION = "attention"
-    DANGER = "danger"
-
-
-class Problem(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that is not well, in one sentence, and what to do about it."""
-
-    severity: Severity
-    message: str
-    hint: str = ""
-
-
-class ScannerView(msgspec.Struct, frozen=True, kw_only=True):
-    """A scanner: whether it is on, whether it works right now, and its last success."""
-
-    enabled: bool = False
-    active: bool = False
-    last_success: datetime | None = None
-    note: str = ""
-
-
-class BrokerView(msgspec.Struct, frozen=True, kw_only=True):
-    """The broker that events come from. Counts are since the daemon's start."""
-
-    url: str = ""
-    connected: bool = False
-    since: datetime | None = None
-    error: str = ""
-    received: int = 0
-    refused: int = 0
-    reconnects: int = 0
-
-
-class RecorderView(msgspec.Struct, frozen=True, kw_only=True):
-    """How far recording is behind the journal."""
-
-    journaled: int = 0
-    recorded: int = 0
-    lag_entries: int = 0
-    lag_seconds: float = 0.0
-    paused: str = ""
-
-
-class GapView(msgspec.Struct, frozen=True, kw_only=True):
-    """An open gap; an empty account means the whole server."""
-
-    id: int
-    account: str = ""
-    reason: str
-    detail: str = ""
-    opened: datetime
-
-
-class ScheduleView(msgspec.Struct, frozen=True, kw_only=True):
-    """A job with a time of its own."""
-
-    job: str
-    pattern: str = ""
-    enabled: bool = True
-    next: datetime | None = None
-    last: datetime | None = None
-
-
-class CountView(msgspec.Struct, frozen=True, kw_only=True):
-    """How many items of a kind the backup holds, and how many of them are deleted."""
-
-    kind: str
-    items: int
-    deleted: int = 0
-
-
-class SpaceView(msgspec.Struct, frozen=True, kw_only=True):
-    """Room on the Backup Path's file system; below the threshold nothing new is acknowledged."""
-
-    free_bytes: int = 0
-    total_bytes: int = 0
-    threshold_bytes: int = 0
-    blobs: int = 0
-    blob_bytes: int = 0
-    journal_bytes: int = 0
 
 
 class StatusReply(_Answer, frozen=True, kw_only=True, tag="status"):
@@ -339,18 +227,75 @@ class BackupInfoReply(_Answer, frozen=True, kw_only=True, tag="backup-info"):
     space: SpaceView = SpaceView()
 
 
+class MapReply(_Answer, frozen=True, kw_only=True, tag="map"):
+    """What a map file says: whose backup the path is, since when, and from where it was imported."""
+
+    path: str
+    server_id: str
+    server_name: str = ""
+    format_version: int = 1
+    created: datetime | None = None
+    imported_from: str = ""
+    entries: dict[str, str] = {}
+
+
+class ServerConfigReply(_Answer, frozen=True, kw_only=True, tag="server-config"):
+    """What archives of the server's configuration hold. With date `all` only the archives are listed."""
+
+    type: str
+    archives: tuple[ArchiveView, ...] = ()
+    values: tuple[ServerFact, ...] = ()
+    more: bool = False
+
+
+class ServicesReply(_Answer, frozen=True, kw_only=True, tag="services"):
+    """The parts of the daemon that can be started and stopped."""
+
+    services: tuple[ServiceView, ...]
+
+
+class NotificationsReply(_Answer, frozen=True, kw_only=True, tag="notifications"):
+    """What admins were told, the newest first; the text comes only where one is asked for."""
+
+    notifications: tuple[NotificationView, ...]
+
+
+class OperationLogReply(_Answer, frozen=True, kw_only=True, tag="operation-log"):
+    """What the daemon logged while it worked on operations; `dropped` lines did not fit any more."""
+
+    lines: tuple[LogLineView, ...]
+    dropped: int = 0
+
+
+class DoctorReply(_Answer, frozen=True, kw_only=True, tag="doctor"):
+    """Whether the set-up works end to end: one check a line, the worst outcome of all of them."""
+
+    outcome: Outcome
+    checks: tuple[CheckView, ...]
+
+
 Reply = (
     DoneReply
     | ErrorReply
     | OperationReply
     | OperationsReply
+    | OperationLogReply
     | ItemReply
     | BlobReply
     | SearchReply
+    | AccountReply
+    | AccountsReply
+    | DomainsReply
     | ConfigReply
     | AttributeReply
+    | SchedulesReply
     | StatusReply
     | BackupInfoReply
+    | MapReply
+    | ServerConfigReply
+    | ServicesReply
+    | NotificationsReply
+    | DoctorReply
 )
 
 _encoder = msgspec.json.Encoder()

@@ -3,8 +3,9 @@
 A command line is `<module> <command> <positional values> [name value]…` with options anywhere. A parameter
 is `name value`, `name=value`, `--name value` or `--name=value`; `--flag` alone is true; names may be
 written apart (`dump blob true`), in any case, with `-` or `_`. Positional parameters may be given by name
-as well. A date may be two words (`12/11/2026 10:00:00`). After `--` nothing is an option. Everything here is
-pure, and a word that does not fit raises `UsageError` of one line that names what is valid, nothing else.
+as well; the last of them may be left out where the command says so. A date may be two words
+(`12/11/2026 10:00:00`). After `--` nothing is an option. Everything here is pure, and a word that does not
+fit raises `UsageError` of one line that names what is valid, nothing else.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from backupd.commands import COMMANDS, MODULES, Command
+from backupd.commands import COMMANDS, MODULE_SPELLINGS, MODULES, SHORTCUTS, Command
 from backupd.errors import BackupdError, UsageError
 from backupd.parameters import (
     Parameter,
@@ -46,7 +47,7 @@ def module_named(word: str) -> str:
     near = nearest(word, MODULES)
     titles = {command.name: command.title for command in COMMANDS if command.available}
     title = near or titles.get(nearest(word, titles), "")
-    listed = f"valid: {', '.join((*MODULES, 'status', 'help'))}"
+    listed = f"valid: {', '.join((*MODULES, *SHORTCUTS, 'help'))}"
     hint = f"did you mean {title}? {listed}" if title else listed
     raise UsageError(f"no module is called {shortened(word)}", hint=hint)
 
@@ -86,7 +87,7 @@ def parameter_named(command: Command, word: str) -> Parameter | None:
 
 def no_such_parameter(command: Command, word: str) -> UsageError:
     """Return the error for a word that is no parameter of a command."""
-    valid = [parameter.name for parameter in command.optional or command.positional]
+    valid = [parameter.name for parameter in (command.trailing + command.optional) or command.positional]
     return UsageError(
         f"{command.title} has no parameter {shortened(word)}",
         hint=did_you_mean(word, valid, what="parameter"),
@@ -114,7 +115,7 @@ def complete(command: Command, given: Mapping[str, object]) -> dict[str, Value]:
         if parameter.name not in values:
             wanted = parameter.choices[0] if len(parameter.choices) == 1 else parameter.name.upper()
             raise UsageError(f"{command.title} needs {wanted}", hint=f"usage: {command.usage}")
-    for parameter in command.optional:
+    for parameter in command.trailing + command.optional:
         values.setdefault(parameter.name, parameter.default)
     return values
 
@@ -172,8 +173,7 @@ def parse(words: Sequence[str]) -> Request:
         options.help = True
     if options.help:
         return Request(command=None, options=options, topic=_topic(rest))
-    if rest and squashed(rest[0]) == "status":
-        rest = ["backup", *rest]
+    rest = _spelled_out(rest)
     if not rest:
         raise UsageError("no command before --", hint=f"modules: {', '.join(MODULES)}")
     module = module_named(rest[0])
@@ -213,12 +213,23 @@ def _split_options(words: Sequence[str]) -> tuple[Options, list[str], list[str]]
     return options, rest, []
 
 
-def _topic(words: Sequence[str]) -> tuple[str, ...]:
+def _spelled_out(words: list[str]) -> list[str]:
+    """Return a command line with its module in full: shortcuts and other names of modules are replaced."""
+    for shortcut, full in SHORTCUTS.items():
+        if words and squashed(words[0]) == shortcut:
+            return [*full, *words[1:]]
+    for spelling, module in MODULE_SPELLINGS.items():
+        length = len(spelling)
+        if [squashed(word) for word in words[:length]] == [squashed(word) for word in spelling]:
+            return [module, *words[length:]]
+    return words
+
+
+def _topic(words: list[str]) -> tuple[str, ...]:
     """Return what help is asked about, in the table's spelling; words after a command's name are left out."""
+    words = _spelled_out(words)
     if not words:
         return ()
-    if squashed(words[0]) == "status":
-        return ("backup", "status")
     module = module_named(words[0])
     if len(words) == 1:
         return (module,)
@@ -258,7 +269,7 @@ class _Words:
         return self._given
 
     def _waiting(self) -> Parameter | None:
-        return next((one for one in self._command.positional if one.name not in self._given), None)
+        return next((one for one in self._command.in_order if one.name not in self._given), None)
 
     def _give(self, parameter: Parameter, value: object) -> None:
         if parameter.name in self._given:
@@ -300,6 +311,8 @@ class _Words:
             # As many words as values are missing: then each of them is a value, whatever it looks like.
             missing = sum(one.name not in self._given for one in self._command.positional)
             return left > missing and parameter.name not in self._given
+        if parameter in self._command.trailing:
+            return left > parts
         return left > parts and waiting.type is not Type.TEXT
 
     def _value(self, parameter: Parameter, *, dashed: bool) -> object:

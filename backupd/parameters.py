@@ -28,6 +28,7 @@ FALSE_WORDS = ("false", "0", "no", "off")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}\Z")
+_E_MAIL = re.compile(r"[^@\s,;<>\"]{1,64}@[^@\s,;<>\"]{1,255}\Z")
 
 Value = str | int | bool | list[str] | None
 
@@ -44,12 +45,14 @@ class Type(StrEnum):
     UUID = "uuid"
     CHOICE = "choice"
     LIST = "list"
+    ADDRESSES = "addresses"
 
 
 class Parameter(msgspec.Struct, frozen=True):
     """One parameter of a command.
 
-    `spellings` are further names of it, `keywords` words that a date may be instead of a moment.
+    `spellings` are further names of it, `keywords` words that a date may be instead of a moment, `choices`
+    what a choice or the entries of a list may be.
     """
 
     name: str
@@ -70,6 +73,8 @@ class Parameter(msgspec.Struct, frozen=True):
         """What may be given, in words."""
         if self.type is Type.CHOICE:
             return ", ".join(self.choices)
+        if self.choices:
+            return f"one or more of {', '.join(self.choices)}, separated by commas"
         return ", ".join((_EXPECTED[self.type], *self.keywords))
 
 
@@ -82,6 +87,7 @@ _EXPECTED = {
     Type.ACCOUNT: "an account's address or id",
     Type.UUID: "a UUID",
     Type.LIST: "values separated by commas",
+    Type.ADDRESSES: "e-mail addresses separated by commas",
 }
 
 
@@ -123,10 +129,15 @@ def truth_of(word: str) -> bool | None:
     return False if folded in FALSE_WORDS else None
 
 
+def is_e_mail(word: str) -> bool:
+    """Tell whether a word has the form of an e-mail address."""
+    return _E_MAIL.match(word) is not None and not _CONTROL.search(word)
+
+
 def checked(parameter: Parameter, given: object) -> Value:
     """Return the value that a word or a JSON value means for a parameter. Raises `UsageError`."""
     match parameter.type:
-        case Type.LIST:
+        case Type.LIST | Type.ADDRESSES:
             return _list(parameter, given)
         case Type.BOOLEAN:
             return _boolean(parameter, given)
@@ -238,4 +249,9 @@ def _list(parameter: Parameter, given: object) -> list[str]:
     words = [word for word in words if word]
     if not words or len(words) > LIST_ENTRIES_MAX or _SURROGATE.search("".join(words)):
         raise _refusal(parameter, given)
+    if parameter.choices:
+        words = [_choice(parameter, word) for word in words]
+    wrong = [word for word in words if parameter.type is Type.ADDRESSES and not is_e_mail(word)]
+    if wrong:
+        raise UsageError(f"{shortened(wrong[0])} is no e-mail address", hint=f"valid: {parameter.expects}")
     return words

@@ -15,7 +15,6 @@ from backupd.attributes import Resolved, Scopes, Settings, attribute_named
 from backupd.clock import Clock, parse_moment
 from backupd.control import (
     AttributeReply,
-    AttributeView,
     BackupInfoReply,
     BlobReply,
     CommandRequest,
@@ -24,7 +23,6 @@ from backupd.control import (
     ItemReply,
     OperationReply,
     OperationsReply,
-    OperationView,
     Reply,
     SearchReply,
     StatusReply,
@@ -32,6 +30,7 @@ from backupd.control import (
 from backupd.errors import BackupdError, UnknownAccount, UsageError
 from backupd.items import Kind
 from backupd.store.store import Store
+from backupd.views import AttributeView, OperationView
 from daemon import views
 from daemon.operations_queue import OperationsQueue
 from daemon.peers import Caller

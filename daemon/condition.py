@@ -11,8 +11,16 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from backupd.control import BrokerView, GapView, OperationView, Problem, RecorderView, Severity, SpaceView
 from backupd.operations import OperationStatus
+from backupd.views import (
+    BrokerView,
+    GapView,
+    OperationView,
+    Problem,
+    RecorderView,
+    Severity,
+    SpaceView,
+)
 
 LAG_SECONDS_MAX = 60.0
 SCAN_AGE_MAX = timedelta(hours=36)

@@ -29,7 +29,6 @@ from backupd.control import (
     ErrorReply,
     OperationReply,
     OperationsReply,
-    OperationView,
     Reply,
     StatusReply,
     decode_request,
@@ -38,6 +37,7 @@ from backupd.control import (
 from backupd.errors import BackupdError, UsageError
 from backupd.grammar import command_at, complete, module_named
 from backupd.items import is_digest
+from backupd.views import OperationView
 from daemon.peers import Caller, Forbidden, Owners, caller_of, peer_of
 
 log = structlog.get_logger(__name__)

@@ -23,7 +23,8 @@ from backupd.appservers.base import AppServer
 from backupd.attribute_table import Attribute
 from backupd.attributes import Scopes, schedule_of
 from backupd.clock import Clock
-from backupd.config import Config, LogLevel
+from backupd.config import Config
+from backupd.config_sections import LogLevel
 from backupd.errors import BackupdError
 from backupd.jobs.record import Recorder
 from backupd.jobs.restore import ItemRestore

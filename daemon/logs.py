@@ -19,7 +19,7 @@ import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 
 from backupd.clock import written
-from backupd.config import LogFormat, LogLevel
+from backupd.config_sections import LogFormat, LogLevel
 
 TEXT_CHARACTERS_MAX = 4_000
 FRAMES_MAX = 30

@@ -11,7 +11,9 @@ import msgspec
 from backupd import __version__
 from backupd.attributes import Scopes, Settings, schedule_of
 from backupd.clock import Clock
-from backupd.control import (
+from backupd.control import StatusReply
+from backupd.store.store import Store
+from backupd.views import (
     BrokerView,
     CountView,
     GapView,
@@ -20,9 +22,7 @@ from backupd.control import (
     ScannerView,
     ScheduleView,
     SpaceView,
-    StatusReply,
 )
-from backupd.store.store import Store
 from daemon import condition, views
 from daemon.operations_queue import OperationsQueue
 from daemon.realtime import RealtimeScanner

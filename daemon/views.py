@@ -7,17 +7,7 @@ from datetime import datetime
 
 from backupd import durable
 from backupd.clock import parse_moment
-from backupd.control import (
-    BackupInfoReply,
-    CountView,
-    FoundItem,
-    ItemReply,
-    OperationView,
-    ProgressView,
-    SearchReply,
-    SpaceView,
-    StateView,
-)
+from backupd.control import BackupInfoReply, ItemReply, SearchReply
 from backupd.errors import UnknownItem, UsageError
 from backupd.items import CONTENT_KINDS, ItemKey, Kind
 from backupd.jobs.restore import choose_state, find_item
@@ -26,6 +16,14 @@ from backupd.states import State
 from backupd.store.index_queries import Counts, KnownItem
 from backupd.store.layout import blob_name
 from backupd.store.store import Store
+from backupd.views import (
+    CountView,
+    FoundItem,
+    OperationView,
+    ProgressView,
+    SpaceView,
+    StateView,
+)
 
 SEARCH_LIMIT_MAX = 100_000
 

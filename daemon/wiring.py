@@ -16,7 +16,8 @@ from backupd.appservers.directory import DirectoryServer
 from backupd.attribute_table import Level
 from backupd.attributes import Scopes, Settings
 from backupd.clock import Clock
-from backupd.config import AppServerKind, Config
+from backupd.config import Config
+from backupd.config_sections import AppServerKind
 from backupd.errors import ConfigError
 from backupd.store import ownership
 from backupd.store.layout import Layout

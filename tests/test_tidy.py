@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from backupd import attribute_table, config
+from backupd import attribute_table, config, config_sections
 from backupd.attributes import shown
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -247,7 +247,7 @@ def test_the_annotated_configuration_loads() -> None:
     file = ROOT / "config" / "backupd.toml"
     config.load(file, environ={}, uid=0)
     text = file.read_text("utf-8")
-    for section, struct in config.SECTIONS.items():
+    for section, struct in config_sections.SECTIONS.items():
         part = text.partition(f"\n[{section}]\n")[2].partition("\n[")[0]
         for key in struct.__struct_fields__:
             assert re.search(rf"(?m)^#?{key} = ", part), f"{section}.{key} is not shown"
@@ -261,7 +261,9 @@ def test_the_annotated_defaults_are_true(tmp_path: Path) -> None:
     as_shown = config.load(shows, environ={}, uid=0)
     default = config.load(ROOT / "config" / "backupd.toml", environ={}, uid=0)
     examples = {"id", "name", "username", "password_file", "ca_file", "certificate_file", "key_file", "group"}
-    for section, struct in config.SECTIONS.items():
+    examples |= {"smtp_host", "smtp_ca_file", "smtp_username", "smtp_password_file", "sender", "listen"}
+    examples |= {"webhook_url", "webhook_token_file", "ping_url"}
+    for section, struct in config_sections.SECTIONS.items():
         for key in set(struct.__struct_fields__) - examples - {"workers"}:
             assert getattr(getattr(as_shown, section), key) == getattr(getattr(default, section), key), key
 

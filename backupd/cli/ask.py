@@ -25,13 +25,13 @@ from backupd.control import (
     CommandRequest,
     ErrorReply,
     OperationReply,
-    OperationView,
     Reply,
     decode_reply,
     encode,
 )
 from backupd.errors import BackupdError, DaemonUnreachable
 from backupd.parameters import Value
+from backupd.views import OperationView
 
 ANSWER_SECONDS = 120.0
 """How long to wait for any sign of life; streams send one every 15 seconds."""

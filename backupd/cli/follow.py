@@ -14,9 +14,10 @@ from backupd.cli.ask import Daemon
 from backupd.cli.page import Page, RichPage
 from backupd.cli.show import progress_text, show_verdict
 from backupd.cli.text import harmless_json, visible
-from backupd.control import OperationReply, OperationView, encode
+from backupd.control import OperationReply, encode
 from backupd.errors import DaemonUnreachable
 from backupd.operations import EXIT_STATUS_OF
+from backupd.views import OperationView
 
 RECONNECTS_MAX = 120
 RECONNECT_SECONDS = 1.0

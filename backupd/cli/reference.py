@@ -66,7 +66,7 @@ def _section(command: Command) -> list[str]:
     if command.parameters:
         lines += ["", "| Parameter | Type | Default | Meaning |", "|---|---|---|---|"]
     for one in command.parameters:
-        name = f"**{one.name}**" if one in command.positional else one.name
+        name = f"**{one.name}**" if one in command.in_order else one.name
         kind = one.expects if one.choices or one.keywords else str(one.type)
         lines.append(f"| {name} | {kind} | {value_text(one.default)} | {one.meaning} |")
     return lines

@@ -9,33 +9,52 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from backupd.cli.page import Page
+from backupd.cli.show_server import (
+    show_accounts,
+    show_doctor,
+    show_domains,
+    show_log,
+    show_map,
+    show_notifications,
+    show_schedules,
+    show_server_config,
+    show_services,
+)
 from backupd.cli.show_status import show_status
 from backupd.cli.text import duration, local, size, value_text, visible, yes_no
 from backupd.commands import Command
 from backupd.control import (
+    AccountReply,
+    AccountsReply,
     AttributeReply,
-    AttributeView,
     BackupInfoReply,
     BlobReply,
     ConfigReply,
+    DoctorReply,
+    DomainsReply,
     DoneReply,
     ErrorReply,
     ItemReply,
+    MapReply,
+    NotificationsReply,
+    OperationLogReply,
     OperationReply,
     OperationsReply,
-    OperationView,
     Reply,
+    SchedulesReply,
     SearchReply,
-    StateView,
+    ServerConfigReply,
+    ServicesReply,
     StatusReply,
 )
 from backupd.operations import OperationStatus
+from backupd.views import AttributeView, OperationView, StateView
 
 _FIELD_WIDTH = 52
 _LEVEL_INDENT = 8
 
 
-def show(reply: Reply, command: Command, page: Page) -> None:
+def show(reply: Reply, command: Command, page: Page) -> None:  # noqa: C901, PLR0912 - one line a kind
     """Show the answer to a command."""
     match reply:
         case DoneReply():
@@ -48,6 +67,26 @@ def show(reply: Reply, command: Command, page: Page) -> None:
             _show_item(reply, page)
         case SearchReply():
             _show_found(reply, page)
+        case AccountReply():
+            _show_account(reply, page)
+        case AccountsReply():
+            show_accounts(reply, page)
+        case DomainsReply():
+            show_domains(reply, page)
+        case MapReply():
+            show_map(reply, page)
+        case ServerConfigReply():
+            show_server_config(reply, page)
+        case ServicesReply():
+            show_services(reply, page)
+        case NotificationsReply():
+            show_notifications(reply, page)
+        case OperationLogReply():
+            show_log(reply, page)
+        case SchedulesReply():
+            show_schedules(reply, page)
+        case DoctorReply():
+            show_doctor(reply, page)
         case ConfigReply() | AttributeReply():
             _show_setting(reply, command, page)
         case StatusReply():
@@ -137,6 +176,22 @@ def _show_item(reply: ItemReply, page: Page) -> None:
         page.line()
         page.fields(_state_fields(state))
         page.fields(((visible(name), value_text(value)) for name, value in state.metadata.items()), indent=4)
+
+
+def _show_account(reply: AccountReply, page: Page) -> None:
+    page.line(
+        f"account {visible(reply.account_name or reply.account)} ({visible(reply.account)})", style="bold"
+    )
+    for state in reply.states:
+        page.line()
+        page.fields(_state_fields(state))
+        page.fields(((visible(name), value_text(value)) for name, value in state.metadata.items()), indent=4)
+    if reply.statistics is not None:
+        page.line()
+        page.line("statistics", style="bold")
+        page.fields(
+            ((visible(name), value_text(value)) for name, value in reply.statistics.items()), indent=4
+        )
 
 
 def _state_fields(state: StateView) -> Sequence[tuple[str, str]]:

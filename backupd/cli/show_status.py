@@ -7,7 +7,8 @@ from datetime import datetime
 
 from backupd.cli.page import Page
 from backupd.cli.text import duration, local, size, visible
-from backupd.control import BrokerView, ScannerView, Severity, StatusReply
+from backupd.control import StatusReply
+from backupd.views import BrokerView, ScannerView, Severity
 
 GAPS_SHOWN_MAX = 10
 

@@ -1,8 +1,9 @@
 """Ledger: the few facts that no history holds (`state.sqlite`), each durable when its method returns.
 
 Attributes that were set, operations, gaps, photographs that wait, publishers' last counts, and what restores
-have put back. Small, authoritative, part of the daily dump. Any thread may call; `batch` makes many calls one
-transaction. A waiting change is removed only after the checkpoint that made its state durable.
+have put back; `ledger_tables` holds jobs' times, notifications and operations' logs. Small, authoritative,
+part of the daily dump. Any thread may call; `batch` makes many calls one transaction. A waiting change is
+removed only after the checkpoint that made its state durable.
 
 Raises `SpaceExhausted` or `OSError` where the disk does, and `BackupPathRefused` at open for a file that is
 damaged or of a newer version: unlike the index it can't be rebuilt.
@@ -25,44 +26,7 @@ from backupd.clock import microseconds, moment
 from backupd.errors import BackupPathRefused
 from backupd.items import ItemKey, Kind
 from backupd.store import database
-
-APPLICATION = 0x62_6B_75_6C
-VERSION = 2
-_RESTORING = """
-CREATE TABLE restoring (
-    account TEXT NOT NULL, item TEXT NOT NULL, state INTEGER NOT NULL, target TEXT NOT NULL,
-    basis INTEGER NOT NULL,
-    PRIMARY KEY (account, item, state, target)) WITHOUT ROWID;
-"""
-_UPGRADES = {1: _RESTORING}
-"""What each older version lacks."""
-_SCHEMA = f"""{_RESTORING}
-CREATE TABLE attributes (
-    level TEXT NOT NULL, scope TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL,
-    PRIMARY KEY (level, scope, name)) WITHOUT ROWID;
-CREATE TABLE operations (
-    place INTEGER PRIMARY KEY AUTOINCREMENT, uuid TEXT NOT NULL UNIQUE,
-    status TEXT NOT NULL, facts TEXT NOT NULL);
-CREATE INDEX operations_by_status ON operations (status);
-CREATE TABLE gaps (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, account TEXT NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL,
-    opened INTEGER NOT NULL, latest INTEGER NOT NULL, closed INTEGER);
-CREATE INDEX gaps_open ON gaps (account) WHERE closed IS NULL;
-CREATE TABLE waiting (
-    account TEXT NOT NULL, kind TEXT NOT NULL, item TEXT NOT NULL,
-    sequence INTEGER NOT NULL, change TEXT NOT NULL,
-    attempts INTEGER NOT NULL, next_try INTEGER NOT NULL, reason TEXT NOT NULL,
-    PRIMARY KEY (account, kind, item)) WITHOUT ROWID;
-CREATE INDEX waiting_by_time ON waiting (next_try);
-CREATE TABLE numbers (
-    source TEXT NOT NULL, account TEXT NOT NULL, number INTEGER NOT NULL,
-    PRIMARY KEY (source, account)) WITHOUT ROWID;
-CREATE TABLE sessions (broker TEXT PRIMARY KEY, began INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE restored (
-    account TEXT NOT NULL, item TEXT NOT NULL, state INTEGER NOT NULL, target TEXT NOT NULL,
-    new_item TEXT NOT NULL,
-    PRIMARY KEY (account, item, state, target)) WITHOUT ROWID;
-"""
+from backupd.store.ledger_schema import APPLICATION, SCHEMA, UPGRADES, VERSION
 
 
 class SetAttribute(msgspec.Struct, frozen=True):
@@ -149,7 +113,7 @@ class Ledger:
 
     def attributes(self) -> list[SetAttribute]:
         """Return everything set, by level, scope and name."""
-        rows = self._rows("SELECT level, scope, name, value FROM attributes ORDER BY level, scope, name")
+        rows = self.rows("SELECT level, scope, name, value FROM attributes ORDER BY level, scope, name")
         return [
             SetAttribute(level, scope, name, msgspec.json.decode(text)) for level, scope, name, text in rows
         ]
@@ -157,16 +121,16 @@ class Ledger:
     def set_attribute(self, level: str, scope: str, name: str, value: Any) -> None:
         """Set an attribute on a scope; the value is anything JSON holds."""
         text = msgspec.json.encode(value).decode()
-        self._write("INSERT OR REPLACE INTO attributes VALUES (?, ?, ?, ?)", (level, scope, name, text))
+        self.write("INSERT OR REPLACE INTO attributes VALUES (?, ?, ?, ?)", (level, scope, name, text))
 
     def unset_attribute(self, level: str, scope: str, name: str) -> bool:
         """Remove what was set, so that it is inherited again; False if nothing was."""
         statement = "DELETE FROM attributes WHERE level = ? AND scope = ? AND name = ?"
-        return self._write(statement, (level, scope, name)) > 0
+        return self.write(statement, (level, scope, name)) > 0
 
     def put_operation(self, uuid: str, status: str, facts: bytes) -> None:
         """Keep an operation: a new one behind all others, a known one in its place."""
-        self._write(
+        self.write(
             "INSERT INTO operations (uuid, status, facts) VALUES (?, ?, ?)"
             " ON CONFLICT (uuid) DO UPDATE SET status = excluded.status, facts = excluded.facts",
             (uuid, status, facts.decode()),
@@ -208,7 +172,7 @@ class Ledger:
     def close_gap(self, gap: int, when: datetime) -> bool:
         """Close a gap; False if it is not open."""
         statement = "UPDATE gaps SET closed = ? WHERE id = ? AND closed IS NULL"
-        return self._write(statement, (microseconds(when), gap)) > 0
+        return self.write(statement, (microseconds(when), gap)) > 0
 
     def gaps(self, *, account: str | None = None, is_open: bool | None = True) -> list[Gap]:
         """Return gaps, oldest first: of one account (alone) or all; open ones, closed ones or both."""
@@ -220,7 +184,7 @@ class Ledger:
     def put_waiting(self, waiting: Waiting) -> None:
         """Keep a change that waits; of one item only the newest waits."""
         key = waiting.key
-        self._write(
+        self.write(
             "INSERT OR REPLACE INTO waiting VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 key.account,
@@ -237,7 +201,7 @@ class Ledger:
     def remove_waiting(self, key: ItemKey, through: int) -> bool:
         """Remove what waits for an item, unless it is newer than `through`; False if nothing went."""
         statement = "DELETE FROM waiting WHERE account = ? AND kind = ? AND item = ? AND sequence <= ?"
-        return self._write(statement, (key.account, key.kind.value, key.item, through)) > 0
+        return self.write(statement, (key.account, key.kind.value, key.item, through)) > 0
 
     def waiting(self, key: ItemKey) -> Waiting | None:
         """Return what waits for an item."""
@@ -248,7 +212,7 @@ class Ledger:
     def hasten_waiting(self, now: datetime) -> int:
         """Let everything that waits be due by now; return how much had to wait longer."""
         moment = microseconds(now)
-        return self._write("UPDATE waiting SET next_try = ? WHERE next_try > ?", (moment, moment))
+        return self.write("UPDATE waiting SET next_try = ? WHERE next_try > ?", (moment, moment))
 
     def waiting_due(self, now: datetime, *, limit: int) -> list[Waiting]:
         """Return what is to be tried by now, longest due first."""
@@ -262,16 +226,16 @@ class Ledger:
 
     def waiting_count(self) -> int:
         """Return how many items wait."""
-        return int(self._rows("SELECT count(*) FROM waiting")[0][0])
+        return int(self.rows("SELECT count(*) FROM waiting")[0][0])
 
     def number(self, source: str, account: str) -> int | None:
         """Return a publisher's last count for an account."""
-        rows = self._rows("SELECT number FROM numbers WHERE source = ? AND account = ?", (source, account))
+        rows = self.rows("SELECT number FROM numbers WHERE source = ? AND account = ?", (source, account))
         return rows[0][0] if rows else None
 
     def numbers(self) -> dict[tuple[str, str], int]:
         """Return all last counts by (source, account)."""
-        rows = self._rows("SELECT source, account, number FROM numbers")
+        rows = self.rows("SELECT source, account, number FROM numbers")
         return {(source, account): number for source, account, number in rows}
 
     def set_numbers(self, numbers: Mapping[tuple[str, str], int]) -> None:
@@ -284,15 +248,15 @@ class Ledger:
 
     def has_session(self, broker: str) -> bool:
         """Tell whether a session with a broker was begun before, so that it may be missed."""
-        return bool(self._rows("SELECT 1 FROM sessions WHERE broker = ?", (broker,)))
+        return bool(self.rows("SELECT 1 FROM sessions WHERE broker = ?", (broker,)))
 
     def remember_session(self, broker: str, when: datetime) -> None:
         """Keep that a session with a broker was begun."""
-        self._write("INSERT OR REPLACE INTO sessions VALUES (?, ?)", (broker, microseconds(when)))
+        self.write("INSERT OR REPLACE INTO sessions VALUES (?, ?)", (broker, microseconds(when)))
 
     def restored(self, account: str, item: str, transaction: int, target: str) -> str | None:
         """Return the new id that a restore of this state to `target` (account and folder, as text) got."""
-        rows = self._rows(
+        rows = self.rows(
             "SELECT new_item FROM restored WHERE account = ? AND item = ? AND state = ? AND target = ?",
             (account, item, transaction, target),
         )
@@ -300,7 +264,7 @@ class Ledger:
 
     def restoring(self, account: str, item: str, transaction: int, target: str) -> int | None:
         """Return the `basis` of a restore of this state to `target` whose end was never told."""
-        rows = self._rows(
+        rows = self.rows(
             "SELECT basis FROM restoring WHERE account = ? AND item = ? AND state = ? AND target = ?",
             (account, item, transaction, target),
         )
@@ -308,7 +272,7 @@ class Ledger:
 
     def set_restoring(self, account: str, item: str, transaction: int, target: str, basis: int) -> None:
         """Keep that a restore begins; what it makes is not yet in the journal up to `basis`."""
-        self._write(
+        self.write(
             "INSERT OR IGNORE INTO restoring VALUES (?, ?, ?, ?, ?)",
             (account, item, transaction, target, basis),
         )
@@ -317,8 +281,8 @@ class Ledger:
         """Keep that a state was restored to `target`, and as which item; no restore of it runs any more."""
         place = (account, item, transaction, target)
         with self.batch():
-            self._write("INSERT OR REPLACE INTO restored VALUES (?, ?, ?, ?, ?)", (*place, new_item))
-            self._write(
+            self.write("INSERT OR REPLACE INTO restored VALUES (?, ?, ?, ?, ?)", (*place, new_item))
+            self.write(
                 "DELETE FROM restoring WHERE account = ? AND item = ? AND state = ? AND target = ?", place
             )
 
@@ -333,7 +297,7 @@ class Ledger:
             path.chmod(0o600)
 
     def _operations(self, where: str, parameters: tuple[Any, ...]) -> list[StoredOperation]:
-        rows = self._rows(f"SELECT uuid, status, facts, place FROM operations {where}", parameters)  # noqa: S608 - constants
+        rows = self.rows(f"SELECT uuid, status, facts, place FROM operations {where}", parameters)  # noqa: S608 - constants
         return [StoredOperation(uuid, status, facts.encode(), place) for uuid, status, facts, place in rows]
 
     def _gaps(self, where: str, parameters: tuple[Any, ...]) -> list[Gap]:
@@ -348,7 +312,7 @@ class Ledger:
                 moment(latest),
                 None if closed is None else moment(closed),
             )
-            for gap, account, reason, detail, opened, latest, closed in self._rows(query, parameters)
+            for gap, account, reason, detail, opened, latest, closed in self.rows(query, parameters)
         ]
 
     def _waiting(self, where: str, parameters: tuple[Any, ...]) -> list[Waiting]:
@@ -357,17 +321,19 @@ class Ledger:
             Waiting(
                 ItemKey(account, Kind(kind), item), sequence, change.encode(), attempts, moment(due), reason
             )
-            for account, kind, item, sequence, change, attempts, due, reason in self._rows(
+            for account, kind, item, sequence, change, attempts, due, reason in self.rows(
                 f"SELECT {columns} FROM waiting {where}",  # noqa: S608 - constants
                 parameters,
             )
         ]
 
-    def _rows(self, query: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    def rows(self, query: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        """Return the rows of a query; for this class and those that keep tables of their own in here."""
         with self._lock, database.disk_errors_told(self._path):
             return self._connection.execute(query, parameters).fetchall()
 
-    def _write(self, statement: str, parameters: tuple[Any, ...]) -> int:
+    def write(self, statement: str, parameters: tuple[Any, ...]) -> int:
+        """Change rows, durably or as part of the batch; return how many."""
         with self.batch():
             return self._connection.execute(statement, parameters).rowcount
 
@@ -378,10 +344,10 @@ def _open(path: Path, *, writable: bool) -> sqlite3.Connection:
             connection = database.connect(path, writable=writable)
             application, version = database.versions(connection)
             if (application, version) == (0, 0) and writable:
-                database.create(connection, _SCHEMA, APPLICATION, VERSION)
+                database.create(connection, SCHEMA, APPLICATION, VERSION)
                 return connection
-            if application == APPLICATION and version in _UPGRADES and writable:
-                database.create(connection, _UPGRADES[version], APPLICATION, VERSION)
+            if application == APPLICATION and version in UPGRADES and writable:
+                database.create(connection, UPGRADES[version], APPLICATION, VERSION)
     except sqlite3.DatabaseError as error:
         raise _refused(path, f"can't be read: {error}", "put back the copy of the daily dump") from error
     if application != APPLICATION:

@@ -32,7 +32,7 @@ def test_parameters_of_a_row_can_be_told_apart(command: Command):
     names = [squashed(name) for one in command.parameters for name in one.names]
     assert not [name for name, count in Counter(names).items() if count > 1]
     for one in command.parameters:
-        assert bool(one.choices) == (one.type is Type.CHOICE)
+        assert one.choices if one.type is Type.CHOICE else not one.choices or one.type is Type.LIST
         assert not one.keywords or one.type is Type.DATE
 
 
@@ -52,7 +52,7 @@ def test_every_row_explains_itself(command: Command):
 def test_defaults_are_values_of_their_type(command: Command):
     """A default passes the check it stands for, unchanged; positionals have none."""
     assert all(one.default is None for one in command.positional)
-    for one in command.optional:
+    for one in command.trailing + command.optional:
         if one.default is not None:
             assert checked(one, one.default) == one.default
 

@@ -16,34 +16,36 @@ import msgspec
 
 from backupd.control import (
     AttributeReply,
-    AttributeView,
     BackupInfoReply,
     BlobReply,
-    BrokerView,
     CommandRequest,
     ConfigReply,
-    CountView,
     DoneReply,
-    FoundItem,
-    GapView,
     ItemReply,
     OperationReply,
-    OperationStatus,
-    OperationView,
-    Problem,
-    ProgressView,
-    RecorderView,
     Reply,
-    ScannerView,
-    ScheduleView,
     SearchReply,
-    Severity,
-    SpaceView,
-    StateView,
     StatusReply,
 )
 from backupd.errors import CorruptBlob, UnknownAccount, UnknownItem
 from backupd.items import digest_of
+from backupd.operations import OperationStatus
+from backupd.views import (
+    AttributeView,
+    BrokerView,
+    CountView,
+    FoundItem,
+    GapView,
+    OperationView,
+    Problem,
+    ProgressView,
+    RecorderView,
+    ScannerView,
+    ScheduleView,
+    Severity,
+    SpaceView,
+    StateView,
+)
 from daemon.control_socket import ControlSocket
 from daemon.peers import Caller
 

@@ -12,16 +12,10 @@ from backupd.cli.page import PlainPage, RichPage
 from backupd.cli.show import progress_text, show, show_verdict
 from backupd.cli.show_status import headline
 from backupd.commands import COMMANDS
-from backupd.control import (
-    AttributeView,
-    ConfigReply,
-    ItemReply,
-    OperationReply,
-    OperationsReply,
-    OperationStatus,
-    SearchReply,
-)
+from backupd.control import ConfigReply, ItemReply, OperationReply, OperationsReply, SearchReply
 from backupd.grammar import command_at
+from backupd.operations import OperationStatus
+from backupd.views import AttributeView
 from tests.world.service import ANSWERS, NOON, PROBLEM, SERVER_ID, World, operation, state
 
 GET = command_at("config", ["get", "server"])[0]

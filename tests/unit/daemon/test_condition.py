@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from backupd.control import BrokerView, GapView, OperationView, RecorderView, Severity, SpaceView
 from backupd.operations import OperationStatus
+from backupd.views import BrokerView, GapView, OperationView, RecorderView, Severity, SpaceView
 from daemon.condition import Facts, problems
 from tests.world.clocks import START
 

@@ -22,13 +22,13 @@ from backupd.control import (
     ErrorReply,
     OperationReply,
     OperationsReply,
-    OperationStatus,
     Reply,
     StatusReply,
     decode_reply,
 )
 from backupd.errors import ConfigError
 from backupd.items import digest_of
+from backupd.operations import OperationStatus
 from daemon import control_routes
 from daemon.control_socket import ControlSocket
 from daemon.peers import Caller, Owners, Peer, caller_of

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import structlog
 
-from backupd.config import LogFormat, LogLevel
+from backupd.config_sections import LogFormat, LogLevel
 from backupd.secret import Secret
 from daemon import logs
 

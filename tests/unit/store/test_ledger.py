@@ -14,6 +14,7 @@ from backupd.clock import MICROSECOND
 from backupd.errors import BackupPathRefused
 from backupd.items import ItemKey, Kind
 from backupd.store.ledger import Gap, Ledger, SetAttribute, Waiting
+from backupd.store.ledger_tables import KeptJobs, KeptLogs, KeptNotifications
 from tests.unit.store.making import START, failing, message
 
 
@@ -159,19 +160,65 @@ def test_restoring(ledger, path):
     assert reopened(ledger, path).restoring("alice", "5", 7, "alice") is None
 
 
-def test_version_1_is_upgraded(ledger, path):
-    """A ledger of version 1, which had no table for restores that began, gets it and keeps what it holds."""
+@pytest.mark.parametrize(
+    ("version", "lacks"),
+    [
+        (1, ("restoring", "jobs", "notifications", "operation_log")),
+        (2, ("jobs", "notifications", "operation_log")),
+    ],
+)
+def test_older_versions_are_upgraded(ledger, path, version, lacks):
+    """A ledger of an older version gets the tables that it lacks and keeps what it holds."""
     ledger.remember_session("mqtt://a", START)
     ledger.close()
     with sqlite3.connect(path) as connection:
-        connection.execute("DROP TABLE restoring")
-        connection.execute("PRAGMA user_version = 1")
+        for table in lacks:
+            connection.execute(f"DROP TABLE {table}")
+        connection.execute(f"PRAGMA user_version = {version}")
     connection.close()
     upgraded = Ledger(path)
     upgraded.set_restoring("alice", "5", 7, "alice", 12)
+    KeptJobs(upgraded).keep({"SmartScan": b"{}"})
+    assert KeptNotifications(upgraded).add(b"{}", pending=True) == 1
+    KeptLogs(upgraded).add("op", {0: b"{}"})
     assert upgraded.restoring("alice", "5", 7, "alice") == 12
     assert upgraded.has_session("mqtt://a")
     upgraded.close()
+    assert sqlite3.connect(path).execute("PRAGMA user_version").fetchall() == [(3,)]
+
+
+def test_jobs_are_kept_by_name(ledger, path):
+    """Each job's newest facts survive; jobs kept together are kept whole."""
+    KeptJobs(ledger).keep({"SmartScan": b'{"missed":0}', "purge": b"{}"})
+    KeptJobs(ledger).keep({"SmartScan": b'{"missed":1}'})
+    assert KeptJobs(reopened(ledger, path)).all() == {"SmartScan": b'{"missed":1}', "purge": b"{}"}
+
+
+def test_notifications_are_numbered_changed_and_forgotten(ledger, path):
+    """Numbers grow; pending ones are found until they went; only the newest are kept."""
+    kept = KeptNotifications(ledger)
+    numbers = [kept.add(b'{"n":%d}' % number, pending=True) for number in range(5)]
+    assert numbers == [1, 2, 3, 4, 5]
+    kept.change(2, b'{"n":"sent"}', pending=False)
+    kept = KeptNotifications(reopened(ledger, path))
+    assert [number for number, _ in kept.pending()] == [1, 3, 4, 5]
+    assert kept.get(2) == b'{"n":"sent"}'
+    assert [number for number, _ in kept.newest(2)] == [5, 4]
+    kept.forget_all_but(3)
+    assert [number for number, _ in kept.newest(10)] == [5, 4, 3]
+    assert kept.get(1) is None
+
+
+def test_logs_of_operations_stand_apart(ledger, path):
+    """Lines come back in their order, by operation, and go with it."""
+    kept = KeptLogs(ledger)
+    kept.add("one", {1: b"b", 0: b"a"})
+    kept.add("two", {0: b"x"})
+    kept.add("one", {1: b"B"})
+    kept = KeptLogs(reopened(ledger, path))
+    assert kept.of("one") == [b"a", b"B"]
+    kept.forget(["one", "three"])
+    assert (kept.of("one"), kept.of("two")) == ([], [b"x"])
 
 
 @pytest.mark.parametrize("step", ["ledger.begin", "ledger.commit"])

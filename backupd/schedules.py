@@ -1,0 +1,50 @@
+"""Schedules: the jobs that run by themselves, each with the attribute that says when and what it queues."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class ScheduledJob(msgspec.Struct, frozen=True, kw_only=True):
+    """One job. `operation` is the command it queues; `not_yet` says why it queues none."""
+
+    name: str
+    attribute: str
+    meaning: str
+    operation: str = ""
+    not_yet: str = ""
+
+
+JOBS = (
+    ScheduledJob(
+        name="SmartScan",
+        attribute="backupSmartScanScheduler",
+        meaning="the SmartScan of all accounts",
+        operation="doSmartScan",
+    ),
+    ScheduledJob(
+        name="purge",
+        attribute="backupPurgeScheduler",
+        meaning="the purge of what retention no longer covers",
+        not_yet="this version does not have the purge yet: nothing runs",
+    ),
+    ScheduledJob(
+        name="coherencyCheck",
+        attribute="backupCoherencyCheckScheduler",
+        meaning="the coherency check of the Backup Path",
+        not_yet="this version does not have the coherency check yet: nothing runs",
+    ),
+    ScheduledJob(
+        name="configurationDump",
+        attribute="backupConfigurationDumpScheduler",
+        meaning="the daily dump of the configuration, where no SmartScan made it",
+        operation="doBackupCluster",
+    ),
+    ScheduledJob(
+        name="remoteMetadataUpload",
+        attribute="backupRemoteMetadataUploadScheduler",
+        meaning="the upload of metadata to the external volume",
+        not_yet="this version has no external volumes yet: nothing runs",
+    ),
+)
+"""Every job there is, in the order in which they are shown."""

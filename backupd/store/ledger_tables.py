@@ -1,0 +1,94 @@
+"""Further tables of the ledger: jobs' times, notifications, and the logs of operations.
+
+Each is a thin object over the `Ledger` that holds the database; rows are JSON made by whoever keeps them.
+Any thread may call; what is written is durable on return.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from backupd.store.ledger import Ledger
+
+
+class KeptJobs:
+    """What is known of each scheduled job, by name."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def all(self) -> dict[str, bytes]:
+        """Return every job's facts."""
+        rows = self._ledger.rows("SELECT name, facts FROM jobs ORDER BY name")
+        return {name: facts.encode() for name, facts in rows}
+
+    def keep(self, jobs: Mapping[str, bytes]) -> None:
+        """Keep jobs' facts in place of older ones, together."""
+        with self._ledger.batch():
+            for name, facts in jobs.items():
+                self._ledger.write("INSERT OR REPLACE INTO jobs VALUES (?, ?)", (name, facts.decode()))
+
+
+class KeptNotifications:
+    """Notifications by number; those `pending` still have a way to go."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def add(self, facts: bytes, *, pending: bool) -> int:
+        """Keep a new notification; return its number."""
+        with self._ledger.batch():
+            statement = "INSERT INTO notifications (pending, facts) VALUES (?, ?)"
+            self._ledger.write(statement, (int(pending), facts.decode()))
+            return int(self._ledger.rows("SELECT last_insert_rowid()")[0][0])
+
+    def change(self, number: int, facts: bytes, *, pending: bool) -> None:
+        """Keep a notification in place of its older value."""
+        statement = "UPDATE notifications SET pending = ?, facts = ? WHERE id = ?"
+        self._ledger.write(statement, (int(pending), facts.decode(), number))
+
+    def get(self, number: int) -> bytes | None:
+        """Return a notification's facts."""
+        rows = self._ledger.rows("SELECT facts FROM notifications WHERE id = ?", (number,))
+        return rows[0][0].encode() if rows else None
+
+    def newest(self, limit: int) -> list[tuple[int, bytes]]:
+        """Return the newest notifications with their numbers, newest first."""
+        rows = self._ledger.rows("SELECT id, facts FROM notifications ORDER BY id DESC LIMIT ?", (limit,))
+        return [(number, facts.encode()) for number, facts in rows]
+
+    def pending(self) -> list[tuple[int, bytes]]:
+        """Return the notifications that still have a way to go, oldest first."""
+        rows = self._ledger.rows("SELECT id, facts FROM notifications WHERE pending ORDER BY id")
+        return [(number, facts.encode()) for number, facts in rows]
+
+    def forget_all_but(self, newest: int) -> None:
+        """Forget all but the newest ones."""
+        statement = "DELETE FROM notifications WHERE id <= (SELECT max(id) FROM notifications) - ?"
+        self._ledger.write(statement, (newest,))
+
+
+class KeptLogs:
+    """Lines of operations' logs, in the order in which they came."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def add(self, operation: str, lines: Mapping[int, bytes]) -> None:
+        """Keep lines by their place; a place that is kept already gets the new line."""
+        with self._ledger.batch():
+            for place, line in lines.items():
+                statement = "INSERT OR REPLACE INTO operation_log VALUES (?, ?, ?)"
+                self._ledger.write(statement, (operation, place, line.decode()))
+
+    def of(self, operation: str) -> list[bytes]:
+        """Return an operation's lines."""
+        query = "SELECT line FROM operation_log WHERE operation = ? ORDER BY place"
+        return [line.encode() for (line,) in self._ledger.rows(query, (operation,))]
+
+    def forget(self, operations: Iterable[str]) -> None:
+        """Forget the lines of operations."""
+        gone: Sequence[str] = list(operations)
+        with self._ledger.batch():
+            for operation in gone:
+                self._ledger.write("DELETE FROM operation_log WHERE operation = ?", (operation,))
