@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from backupd.store.index_queries import SCHEMA
-from backupd.store.ledger import _SCHEMA as LEDGER_SCHEMA
+from backupd.store.ledger_schema import SCHEMA as LEDGER_SCHEMA
 from backupd.store.statistics import AccountStatistics, BackupStatistics
 from tests.unit.store.making import START, message, opened, payloads, state
 
