@@ -292,9 +292,9 @@ TABLE: tuple[Attribute, ...] = (
         name="backupCompressionLevel",
         type=Type.INTEGER,
         default=3,
+        minimum=1,
         maximum=22,
-        meaning="How hard contents are compressed.",
-        no_effect="contents are compressed with zstd at level 3, where that pays",
+        meaning="How hard new contents are compressed, where that pays: levels of zstd.",
     ),
     Attribute(
         name="backupNumberThreadsForItems",

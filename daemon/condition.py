@@ -18,12 +18,14 @@ from backupd.views import (
     OperationView,
     Problem,
     RecorderView,
+    ScheduleView,
     Severity,
     SpaceView,
 )
 
 LAG_SECONDS_MAX = 60.0
 SCAN_AGE_MAX = timedelta(hours=36)
+SMARTSCAN = "SmartScan"
 STARTING = timedelta(seconds=5)
 """For so long after the start it is no problem that something has not begun yet."""
 
@@ -47,24 +49,44 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     last_operations: Sequence[OperationView]
     damaged: Sequence[str]
     space: SpaceView
+    services_stopped: Sequence[str] = ()
+    schedules: Sequence[ScheduleView] = ()
 
 
 def problems(facts: Facts) -> list[Problem]:
     """Return what is not well, the worst first."""
-    found = [*_scanner_problems(facts), *_intake_problems(facts), *_store_problems(facts)]
+    found = [
+        *_scanner_problems(facts),
+        *_schedule_problems(facts),
+        *_intake_problems(facts),
+        *_store_problems(facts),
+    ]
     return sorted(found, key=lambda problem: problem.severity is not Severity.DANGER)
 
 
 def _scanner_problems(facts: Facts) -> list[Problem]:
     found = []
-    if not facts.realtime_enabled and not facts.smartscan_enabled:
+    scans_itself = facts.smartscan_enabled and not {"scheduler", "operations"} & set(facts.services_stopped)
+    if not facts.realtime_enabled and not scans_itself:
+        stopped = (
+            f" (stopped services: {', '.join(facts.services_stopped)})" if facts.services_stopped else ""
+        )
         found.append(
             _danger(
-                "NO BACKUP IS BEING MADE: the Realtime Scanner and the SmartScan schedule are both off",
-                "backupctl config set global ZxBackup_RealTimeScanner TRUE",
+                f"NO BACKUP IS BEING MADE: the Realtime Scanner and SmartScan are both off{stopped}",
+                "backupctl backup doStartService module"
+                if facts.services_stopped
+                else "backupctl config set global ZxBackup_RealTimeScanner TRUE",
             )
         )
-    elif facts.realtime_enabled and not facts.realtime_active:
+    elif facts.services_stopped:
+        found.append(
+            _attention(
+                f"stopped services: {', '.join(facts.services_stopped)}",
+                "backupctl backup doStartService module",
+            )
+        )
+    if facts.realtime_enabled and not facts.realtime_active:
         if facts.realtime_trouble:
             found.append(
                 _danger(
@@ -96,6 +118,28 @@ def _scanner_problems(facts: Facts) -> list[Problem]:
             )
         )
     return found
+
+
+def _schedule_problems(facts: Facts) -> list[Problem]:
+    """Return the runs that were missed and that nothing has made up for since."""
+    found = []
+    for job in facts.schedules:
+        done = max((moment for moment in (job.last, _done_otherwise(facts, job)) if moment), default=None)
+        if job.last_missed is None or (done is not None and done >= job.last_missed):
+            continue
+        following = f"; the next is at {job.next:%Y-%m-%d %H:%M} UTC" if job.next else ""
+        found.append(
+            _attention(
+                f"the {job.job} due at {job.last_missed:%Y-%m-%d %H:%M} UTC was missed and is not made up for"
+                f"{following}",
+                "backupctl backup doSmartScan start" if job.job == SMARTSCAN else "it runs next time",
+            )
+        )
+    return found
+
+
+def _done_otherwise(facts: Facts, job: ScheduleView) -> datetime | None:
+    return facts.last_scan if job.job == SMARTSCAN else None
 
 
 def _intake_problems(facts: Facts) -> list[Problem]:

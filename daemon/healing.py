@@ -15,8 +15,10 @@ import structlog
 
 from backupd.clock import Clock, wait_until_set
 from backupd.errors import BackupdError
+from backupd.operations import Operation, OperationStatus
 from backupd.store.ledger import Gap
 from backupd.store.store import Store
+from daemon.operations_queue import OperationsQueue
 
 LOOK_SECONDS = 5.0
 RETRY_SECONDS_MIN = 15.0
@@ -81,6 +83,25 @@ class Healing:
         delay = min(RETRY_SECONDS_MIN * 2 ** min(failures - 1, 16), RETRY_SECONDS_MAX)
         self._not_before[account] = self._clock.monotonic() + delay
         log.warning("gap_not_healed", account=account, retry_seconds=delay)
+
+
+async def heal_by_scan(queue: OperationsQueue, account: str) -> bool:
+    """Have a scan that heals an account's gaps (empty: all), or wait for the one there is; say if it did."""
+    type_, parameters = ("doAccountScan", {"account": account}) if account else ("doSmartScan", {})
+    operation = next((one for one in queue.operations() if _heals(one, account)), None)
+    if operation is None:
+        operation = await queue.submit(type_, parameters, started_by=HEALING)
+    ended = await queue.wait_until_ended(operation.uuid)
+    return ended.status is OperationStatus.SUCCESSFUL
+
+
+def _heals(operation: Operation, account: str) -> bool:
+    """Tell whether an operation that has not ended is a scan of all, or of this account."""
+    if operation.has_ended:
+        return False
+    if operation.type == "doSmartScan":
+        return True
+    return operation.type == "doAccountScan" and operation.parameters.get("account") == account
 
 
 def close_gaps(store: Store, seen: Sequence[Gap], account: str, when: datetime) -> int:

@@ -17,34 +17,39 @@ from typing import Self
 
 import structlog
 
-from backupd import __version__, durable
+from backupd import __version__
 from backupd import config as configuration
 from backupd.appservers.base import AppServer
 from backupd.attribute_table import Attribute
-from backupd.attributes import Scopes, schedule_of
+from backupd.attributes import Scopes
 from backupd.clock import Clock
 from backupd.config import Config
-from backupd.config_sections import LogLevel
 from backupd.errors import BackupdError
+from backupd.jobs.archive.customizations import Customizations
 from backupd.jobs.record import Recorder
 from backupd.jobs.restore import ItemRestore
 from backupd.jobs.smartscan.scan import SmartScan
-from backupd.operations import Operation, OperationStatus
+from backupd.schedules import JOBS
 from backupd.store.ledger import SetAttribute
+from backupd.store.ledger_tables import KeptJobs
 from backupd.store.store import Store
-from daemon import logs, metrics, wiring
-from daemon.answers import Answers
+from daemon import metrics, wiring
+from daemon.answers import Answers, names_of
+from daemon.configuring import Configuring
 from daemon.control_socket import ControlSocket
-from daemon.healing import HEALING, Healing
+from daemon.effects import Effects
+from daemon.healing import Healing, heal_by_scan
 from daemon.health import Notifier, Pulse, feed_watchdog, patience
 from daemon.kept_operations import KeptOperations
+from daemon.looking import Looking
 from daemon.operations_queue import OperationsQueue
 from daemon.quarantine import Quarantine
 from daemon.realtime import RealtimeScanner
 from daemon.recording import Recording
 from daemon.scheduler import Scheduler
+from daemon.services import Services
 from daemon.standing import Standing
-from daemon.works import Works
+from daemon.works import SCHEDULE, Works
 
 PRESSURE_EVENTS = 500
 """So many events waiting for the journal, and recording stands back for a moment."""
@@ -52,7 +57,6 @@ WARN_SECONDS = 3_600.0
 GAP_RETRY_SECONDS = 5.0
 JOURNAL_SECONDS_MAX = 300.0
 """A write of the journal that takes longer hangs: the watchdog has the daemon started anew."""
-SMARTSCAN_JOB = "SmartScan"
 
 log = structlog.get_logger(__name__)
 
@@ -107,7 +111,7 @@ class Daemon:
         self._settings = await asyncio.to_thread(wiring.make_settings, config, store, self._server_id)
         self._settings.on_change(self._setting_changed)
         self._loop = asyncio.get_running_loop()
-        self._healing = Healing(store, clock=clock, heal=self._heal)
+        self._healing = Healing(store, clock=clock, heal=lambda account: heal_by_scan(self._queue, account))
         self._recording = Recording(
             recorder,
             store.journal,
@@ -117,6 +121,33 @@ class Daemon:
             gap_opened=self._healing.gap_opened,
         )
         self._realtime = self._make_realtime(store, appserver)
+        works = self._make_works(store, appserver)
+        self._queue = OperationsQueue(KeptOperations(store.ledger), works.factories(), clock=clock)
+        self._scheduler = Scheduler(self._run_job, clock=clock, ledger=KeptJobs(store.ledger))
+        await self._scheduler.load()
+        self._services = Services(
+            realtime=self._realtime,
+            scheduler=self._scheduler,
+            queue=self._queue,
+            realtime_wanted=lambda: self._is_true("ZxBackup_RealTimeScanner"),
+            started=self._is_true("ZxBackup_ModuleEnabledAtStartup"),
+        )
+        self._effects = Effects(
+            config=config,
+            settings=self._settings,
+            server_id=self._server_id,
+            store=store,
+            realtime=self._realtime,
+            scheduler=self._scheduler,
+            services=self._services,
+        )
+        self._answers = self._make_answers(store)
+        self._apply_settings()
+        self._services.on_realtime_return(self._realtime_returned)
+
+    def _make_works(self, store: Store, appserver: AppServer) -> Works:
+        config, clock = self._config, self._clock
+        dump = wiring.configuration_dump(config, self._settings, store, appserver, self._server_id)
         scan = SmartScan(
             store,
             appserver,
@@ -124,19 +155,22 @@ class Daemon:
             recorded_through=self._recording.recorded_through,
             journaled=self._recording.grown,
             workers=config.scan.workers,
-            configuration=wiring.configuration_dump(config, self._settings, store),
+            dump_configuration=dump.write_daily,
         )
-        works = Works(
+        return Works(
             store=store,
             scan=scan,
             restore=ItemRestore(store, appserver),
+            dump=dump,
+            customizations=Customizations(
+                store.layout,
+                config.customizations.paths,
+                file_bytes_max=config.customizations.file_bytes_max,
+            ),
+            archives_customizations=lambda: self._is_true("ZxBackup_BackupCustomizations"),
             clock=clock,
             wait_until_gathering=self._wait_until_gathering,
         )
-        self._queue = OperationsQueue(KeptOperations(store.ledger), works.factories(), clock=clock)
-        self._scheduler = Scheduler(self._run_job, clock=clock)
-        self._answers = self._make_answers(store)
-        self._apply_settings()
 
     def _make_realtime(self, store: Store, appserver: AppServer) -> RealtimeScanner:
         config = self._config
@@ -167,17 +201,27 @@ class Daemon:
             recording=self._recording,
             realtime=self._realtime,
             scheduler=self._scheduler,
+            services=self._services,
             clock=clock,
+        )
+        names = names_of(self._server_id, config.server.name)
+        configuring = Configuring(
+            settings=self._settings,
+            store=store,
+            scheduler=self._scheduler,
+            server_id=self._server_id,
+            server_name=config.server.name,
+            names=names,
         )
         return Answers(
             store=store,
             queue=self._queue,
-            settings=self._settings,
+            services=self._services,
             standing=standing,
-            server_id=self._server_id,
-            server_name=config.server.name,
-            clock=clock,
+            looking=Looking(store, clock=clock),
+            names=names,
             metrics=lambda: metrics.text(self._recording.status(), self._realtime, self._queue),
+            parts=(configuring.table(),),
         )
 
     # ------------------------------------------------------------------ running
@@ -266,17 +310,9 @@ class Daemon:
         if self._realtime.enabled:
             await self._realtime.wait_until_gathering()
 
-    async def _run_job(self, _job: str) -> None:
-        await self._queue.submit("doSmartScan", {}, started_by="schedule", once=True)
-
-    async def _heal(self, account: str) -> bool:
-        """Have a scan that heals an account's gaps (empty: all), or wait for the one there is."""
-        type_, parameters = ("doAccountScan", {"account": account}) if account else ("doSmartScan", {})
-        operation = next((one for one in self._queue.operations() if _heals(one, account)), None)
-        if operation is None:
-            operation = await self._queue.submit(type_, parameters, started_by=HEALING)
-        ended = await self._queue.wait_until_ended(operation.uuid)
-        return ended.status is OperationStatus.SUCCESSFUL
+    async def _run_job(self, name: str) -> None:
+        operation = next(job.operation for job in JOBS if job.name == name)
+        await self._queue.submit(operation, {}, started_by=SCHEDULE, once=True)
 
     # ------------------------------------------------------------------- intake
 
@@ -331,39 +367,21 @@ class Daemon:
         if name == "ZxBackup_DestPath":
             self.end(begin_anew=True)
             return
-        was_on = self._realtime.enabled
         self._apply_settings()
-        if self._realtime.enabled and not was_on:
-            # What happened while the Realtime Scanner was off is found by a scan, as for any other gap.
-            self._gaps_to_open.put_nowait(("realtime_was_off", "the Realtime Scanner was turned on again"))
+
+    def _realtime_returned(self) -> None:
+        """Have what happened while the Realtime Scanner was off found by a scan, as for any other gap."""
+        self._gaps_to_open.put_nowait(("realtime_was_off", "the Realtime Scanner was turned on again"))
 
     def _apply_settings(self) -> None:
-        scopes = Scopes(server=self._server_id)
-        self._realtime.enable(enabled=self._is_true("ZxBackup_RealTimeScanner"))
-        schedule = schedule_of(self._settings.get("backupSmartScanScheduler", scopes).value)
-        self._scheduler.set(SMARTSCAN_JOB, schedule.cron_pattern, enabled=schedule.cron_enabled)
-        self._store.space_threshold_bytes = wiring.space_threshold_bytes(
-            self._settings, self._server_id, durable.total_bytes(self._store.layout.root)
-        )
-        wants_debug = self._settings.get("ZxCore_LogLevel", scopes)
-        is_set = wants_debug.level is not None
-        logs.set_level(LogLevel.DEBUG if is_set and wants_debug.value == 0 else self._config.log.level)
-        self._warn_now()
+        self._effects.apply()
         if self._is_running:
             self._notifier.status(self._in_one_line())
 
-    @property
-    def _is_idle(self) -> bool:
-        return not self._realtime.enabled and not any(job.enabled for job in self._scheduler.jobs)
-
     def _in_one_line(self) -> str:
-        if self._is_idle:
+        if self._effects.is_idle:
             return "NO BACKUP IS BEING MADE: both scanners are off"
         return f"backing up {self._config.server.name}"
-
-    def _warn_now(self) -> None:
-        if self._is_idle:
-            log.error("no_backup_is_being_made", reason="both scanners are off")
 
     def _unwell(self) -> str:
         """Return what hangs, for the watchdog; empty while all is well."""
@@ -372,13 +390,4 @@ class Daemon:
     async def _warn_if_idle(self) -> None:
         while True:
             await self._clock.sleep(WARN_SECONDS)
-            self._warn_now()
-
-
-def _heals(operation: Operation, account: str) -> bool:
-    """Tell whether an operation that has not ended is a scan of all, or of this account."""
-    if operation.has_ended:
-        return False
-    if operation.type == "doSmartScan":
-        return True
-    return operation.type == "doAccountScan" and operation.parameters.get("account") == account
+            self._effects.warn()

@@ -99,6 +99,7 @@ class OperationsQueue:
         self._order = 0
         self._wake = asyncio.Event()
         self._saving = asyncio.Lock()
+        self._is_held = False
         self.bugs = 0
         self.unsaved = 0
 
@@ -122,7 +123,7 @@ class OperationsQueue:
     async def run(self) -> None:
         """Work until cancelled, one operation after the other."""
         while True:
-            place = next(self._waiting(), None)
+            place = None if self._is_held else next(self._waiting(), None)
             if place is None:
                 self._wake.clear()
                 await self._wake.wait()
@@ -167,6 +168,11 @@ class OperationsQueue:
         await self._save(place)
         self._wake.set()
         return place.operation
+
+    def hold(self, *, held: bool) -> None:
+        """Begin no operation any more, or go on; what runs is not touched."""
+        self._is_held = held
+        self._wake.set()
 
     def get(self, uuid: str) -> Operation:
         """Return an operation. Raises `UnknownOperation`."""

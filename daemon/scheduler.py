@@ -1,11 +1,11 @@
 """The scheduler: when jobs run by themselves, as cron patterns in the machine's local time.
 
-A job that was due while the machine slept, or while its clock was set forward past the time, is not made up
-for: the missed run is counted, logged and shown, and the next one is awaited. A clock set back by less than
-`BACKWARD` runs nothing twice; set back further, times are reckoned anew. Across changes of daylight saving
-time a daily job runs once a day, as Debian's cron does: a time that does not exist moves to the first one
-that does, a time that exists twice counts the first time. Waiting is cut into pieces of `LOOK_SECONDS`,
-because timers do not count the time a machine was suspended.
+A job that was due while the machine slept, while its clock was set forward past the time, or while no daemon
+ran, is not made up for: the missed runs are counted, logged and shown, and the next one is awaited. A clock
+set back by less than `BACKWARD` runs nothing twice; set back further, times are reckoned anew. Across changes
+of daylight saving time a daily job runs once a day, as Debian's cron does: a time that does not exist moves
+to the first one that does, a time that exists twice counts the first time. Waiting is cut into pieces of
+`LOOK_SECONDS`, because timers do not count the time a machine was suspended.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
+from typing import Protocol
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -30,12 +31,17 @@ LATE = timedelta(seconds=120)
 """A run that is noticed later than this after its time was missed."""
 BACKWARD = timedelta(hours=3)
 JOBS_MAX = 100
+MISSED_MAX = 1_000
+"""Missed runs of a job are counted up to this number at a time."""
 
 log = structlog.get_logger(__name__)
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A job with a time of its own. Moments are UTC; `next` None: never (disabled, or no day fits)."""
+class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A job with a time of its own. Moments are UTC; `next` None: never (disabled, or no day fits).
+
+    `note` says why nothing happens at its times: such a job is only shown.
+    """
 
     name: str
     pattern: str
@@ -44,6 +50,19 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     last: datetime | None = None
     missed: int = 0
     last_missed: datetime | None = None
+    note: str = ""
+
+
+class JobsLedger(Protocol):
+    """Where jobs are kept over restarts; each method blocks, and is durable on return."""
+
+    def all(self) -> Mapping[str, bytes]:
+        """Return every kept job by its name."""
+        ...
+
+    def keep(self, jobs: Mapping[str, bytes]) -> None:
+        """Keep jobs in place of their older values."""
+        ...
 
 
 def next_run(pattern: str, after: datetime, zone: tzinfo) -> datetime | None:
@@ -54,6 +73,18 @@ def next_run(pattern: str, after: datetime, zone: tzinfo) -> datetime | None:
         if moment > after:
             return moment
     return None
+
+
+def runs_between(pattern: str, after: datetime, until: datetime, zone: tzinfo) -> list[datetime]:
+    """Return the moments after `after` and not later than `until` that a pattern names, at most 1,000."""
+    found: list[datetime] = []
+    for run in CronSim(pattern, after.astimezone(zone)):
+        moment = run.astimezone(UTC)
+        if moment > until or len(found) >= MISSED_MAX:
+            break
+        if moment > after:
+            found.append(moment)
+    return found
 
 
 def local_zone(environ: Mapping[str, str] | None = None, localtime: Path = Path("/etc/localtime")) -> tzinfo:
@@ -76,12 +107,24 @@ def local_zone(environ: Mapping[str, str] | None = None, localtime: Path = Path(
 
 
 class Scheduler:
-    """Starts jobs at their times. `start` gets a job's name and returns once it is queued."""
+    """Starts jobs at their times. `start` gets a job's name and returns once it is queued.
+
+    With a `ledger` it knows after a restart which runs were missed meanwhile. Held, it starts nothing: a run
+    that comes due counts as missed.
+    """
 
     def __init__(
-        self, start: Callable[[str], Awaitable[object]], *, clock: Clock, zone: tzinfo | None = None
+        self,
+        start: Callable[[str], Awaitable[object]],
+        *,
+        clock: Clock,
+        zone: tzinfo | None = None,
+        ledger: JobsLedger | None = None,
     ) -> None:
         self._start = start
+        self._ledger = ledger
+        self._kept: dict[str, Job] = {}
+        self._is_held = False
         self._clock = clock
         self._zone = local_zone() if zone is None else zone
         self._jobs: dict[str, Job] = {}
@@ -93,14 +136,33 @@ class Scheduler:
         """All jobs, in the order in which they were set."""
         return list(self._jobs.values())
 
-    def set(self, name: str, pattern: str, *, enabled: bool = True) -> Job:
+    async def load(self) -> None:
+        """Take over what an earlier process kept of the jobs; before the first of them is set."""
+        if self._ledger is None:
+            return
+        try:
+            kept = await asyncio.to_thread(self._ledger.all)
+        except (BackupdError, OSError) as error:
+            log.error("jobs_not_read", reason=str(error))
+            return
+        for name, facts in kept.items():
+            try:
+                self._kept[name] = msgspec.json.decode(facts, type=Job)
+            except msgspec.DecodeError as error:
+                log.error("job_not_readable", job=name, reason=str(error))
+
+    def hold(self, *, held: bool) -> None:
+        """Let jobs wait for their next time, or start them again."""
+        self._is_held = held
+
+    def set(self, name: str, pattern: str, *, enabled: bool = True, note: str = "") -> Job:
         """Set a job or change its time, at once. Raises `UsageError` for what is no cron pattern."""
         if enabled or pattern:
             refused = why_no_pattern(pattern)
             if refused:
                 raise UsageError(f"{name} can't run at {pattern!r}: {refused}", hint='such as "0 4 * * *"')
         assert name in self._jobs or len(self._jobs) < JOBS_MAX
-        job = self._jobs.get(name) or Job(name=name, pattern=pattern)
+        job = self._jobs.get(name) or self._remembered(name, pattern, enabled=enabled, note=note)
         unchanged = job.next is not None and (job.pattern, job.enabled) == (pattern, enabled)
         if not unchanged:
             when = next_run(pattern, self._clock.now(), self._zone) if enabled else None
@@ -110,6 +172,25 @@ class Scheduler:
         self._changed.set()
         return job
 
+    def _remembered(self, name: str, pattern: str, *, enabled: bool, note: str) -> Job:
+        """Return a job as it was kept, with the runs that were missed since; its next run is not set yet."""
+        kept = self._kept.get(name)
+        if kept is None:
+            return Job(name=name, pattern=pattern, note=note)
+        now = self._clock.now()
+        is_same = not note and enabled and (kept.pattern, kept.enabled) == (pattern, True)
+        if is_same and kept.next is not None and kept.next <= now:
+            if now - kept.next <= LATE:
+                return kept  # late, and due at the first look
+            kept = self._with_missed(kept, kept.next, now)
+        return msgspec.structs.replace(kept, pattern=pattern, next=None, note=note)
+
+    def _with_missed(self, job: Job, due: datetime, now: datetime) -> Job:
+        """Return a job after a run that was due was missed, and maybe more since."""
+        missed = [due, *runs_between(job.pattern, due, now, self._zone)]
+        log.warning("run_missed", job=job.name, due=due, runs=len(missed))
+        return msgspec.structs.replace(job, missed=job.missed + len(missed), last_missed=missed[-1])
+
     def remove(self, name: str) -> None:
         """Forget a job; nothing happens where there is none."""
         self._jobs.pop(name, None)
@@ -118,6 +199,7 @@ class Scheduler:
         """Start jobs at their times until cancelled."""
         while True:
             await self._look()
+            await self._keep()
             self._changed.clear()
             await self._wait(self._seconds_to_wait())
 
@@ -132,13 +214,34 @@ class Scheduler:
         for job in self.jobs:
             if job.next is None or job.next > now:
                 continue
+            if job.note:
+                self._await_next(job, now)
+                continue
             if now - job.next > LATE:
-                log.warning("run_missed", job=job.name, due=job.next)
-                missed = msgspec.structs.replace(job, missed=job.missed + 1, last_missed=job.next)
-                self._await_next(missed, now)
+                self._await_next(self._with_missed(job, job.next, now), now)
+                continue
+            if self._is_held:
+                log.warning(
+                    "run_missed", job=job.name, due=job.next, runs=1, reason="the scheduler is stopped"
+                )
+                held = msgspec.structs.replace(job, missed=job.missed + 1, last_missed=job.next)
+                self._await_next(held, now)
                 continue
             self._await_next(msgspec.structs.replace(job, last=now), now)
             await self._begin(job)
+
+    async def _keep(self) -> None:
+        """Keep what changed of the jobs; what can't be kept is tried again at the next look."""
+        changed = {job.name: job for job in self.jobs if not job.note and self._kept.get(job.name) != job}
+        if self._ledger is None or not changed:
+            return
+        facts = {name: msgspec.json.encode(job) for name, job in changed.items()}
+        try:
+            await asyncio.to_thread(self._ledger.keep, facts)
+        except (BackupdError, OSError) as error:
+            log.error("jobs_not_kept", reason=str(error))
+            return
+        self._kept |= changed
 
     async def _begin(self, job: Job) -> None:
         log.info("job_due", job=job.name, due=job.next)

@@ -20,7 +20,6 @@ from backupd.views import (
     OperationView,
     RecorderView,
     ScannerView,
-    ScheduleView,
     SpaceView,
 )
 from daemon import condition, views
@@ -28,6 +27,7 @@ from daemon.operations_queue import OperationsQueue
 from daemon.realtime import RealtimeScanner
 from daemon.recording import Recording
 from daemon.scheduler import Scheduler
+from daemon.services import Services
 
 GAPS_SHOWN_MAX = 20
 SCAN_TYPES = frozenset({"doSmartScan", "doAccountScan"})
@@ -48,6 +48,7 @@ class Standing:
         recording: Recording,
         realtime: RealtimeScanner,
         scheduler: Scheduler,
+        services: Services,
         clock: Clock,
     ) -> None:
         self._store = store
@@ -59,6 +60,7 @@ class Standing:
         self._recording = recording
         self._realtime = realtime
         self._scheduler = scheduler
+        self._services = services
         self._clock = clock
         self._started = clock.now()
 
@@ -71,6 +73,7 @@ class Standing:
         broker, intake_paused = self._broker()
         realtime_active = broker.connected and not intake_paused and not self._unwatched(now)
         gaps = stored.gaps
+        schedules = tuple(views.schedule_view(job) for job in self._scheduler.jobs)
         facts = condition.Facts(
             now=now,
             realtime_enabled=self._realtime.enabled,
@@ -88,6 +91,8 @@ class Standing:
             last_operations=_last_of_each_type(operations),
             damaged=self._store.damaged,
             space=stored.space,
+            services_stopped=self._services.stopped,
+            schedules=schedules,
         )
         return StatusReply(
             server_id=self._server_id,
@@ -111,12 +116,7 @@ class Standing:
             gaps=tuple(gaps[:GAPS_SHOWN_MAX]),
             gaps_total=len(gaps),
             operations=tuple(one for one in operations if not one.has_ended),
-            schedules=tuple(
-                ScheduleView(
-                    job=job.name, pattern=job.pattern, enabled=job.enabled, next=job.next, last=job.last
-                )
-                for job in self._scheduler.jobs
-            ),
+            schedules=schedules,
             accounts=stored.accounts,
             counts=stored.counts,
             space=stored.space,

@@ -21,9 +21,11 @@ from backupd.views import (
     FoundItem,
     OperationView,
     ProgressView,
+    ScheduleView,
     SpaceView,
     StateView,
 )
+from daemon.scheduler import Job
 
 SEARCH_LIMIT_MAX = 100_000
 
@@ -50,6 +52,20 @@ def operation_view(operation: Operation) -> OperationView:
         verdict=f"{operation.verdict} ({operation.hint})" if operation.hint else operation.verdict,
         errors=tuple(str(one) for one in operation.errors),
         errors_total=operation.errors_total,
+    )
+
+
+def schedule_view(job: Job) -> ScheduleView:
+    """Return a scheduled job as the control socket shows it."""
+    return ScheduleView(
+        job=job.name,
+        pattern=job.pattern,
+        enabled=job.enabled,
+        next=job.next,
+        last=job.last,
+        missed=job.missed,
+        last_missed=job.last_missed,
+        note=job.note,
     )
 
 

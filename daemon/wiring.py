@@ -6,12 +6,13 @@ The only place that names a concrete AppServer or volume.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from backupd import config as configuration
+from backupd.appservers.base import AppServer
 from backupd.appservers.directory import DirectoryServer
 from backupd.attribute_table import Level
 from backupd.attributes import Scopes, Settings
@@ -19,6 +20,7 @@ from backupd.clock import Clock
 from backupd.config import Config
 from backupd.config_sections import AppServerKind
 from backupd.errors import ConfigError
+from backupd.jobs.archive.configuration import ATTRIBUTES_MEMBER, CONFIGURATION_MEMBER, ConfigurationDump
 from backupd.store import ownership
 from backupd.store.layout import Layout
 from backupd.store.ledger import SetAttribute
@@ -125,24 +127,31 @@ def space_threshold_bytes(settings: Settings, server_id: str, total_bytes: int) 
 
 
 def configuration_dump(
-    config: Config, settings: Settings, store: Store
-) -> Callable[[], list[tuple[str, bytes]]]:
-    """Return what the daily dump holds of this daemon itself: its file, its attributes, its ledger."""
+    config: Config, settings: Settings, store: Store, appserver: AppServer, server_id: str
+) -> ConfigurationDump:
+    """Return the configuration dump: of the AppServer, and this daemon's file, attributes and ledger."""
 
-    def dump() -> list[tuple[str, bytes]]:
+    def sources() -> list[tuple[str, Path | bytes]]:
+        entries: list[tuple[str, Path | bytes]] = [*appserver.configuration()]
         attributes = [
-            {"attribute": row.attribute.name, "value": row.value, "isInherited": row.is_inherited}
-            for row in settings.dump(Scopes())
+            {
+                "level": scopes.level.value,
+                "scope": scopes.server,
+                "attribute": row.attribute.name,
+                "value": row.value,
+                "isInherited": row.is_inherited,
+            }
+            for scopes in (Scopes(), Scopes(server=server_id))
+            for row in settings.dump(scopes)
         ]
-        entries = [
-            ("backupd/attributes.json", msgspec.json.format(msgspec.json.encode(attributes), indent=2))
-        ]
+        encoded = msgspec.json.format(msgspec.json.encode(attributes), indent=2)
+        entries.append((ATTRIBUTES_MEMBER, encoded))
         if config.file.is_file():
-            entries.append(("backupd/backupd.toml", config.file.read_bytes()))
+            entries.append((CONFIGURATION_MEMBER, config.file.read_bytes()))
         with tempfile.TemporaryDirectory(prefix="backupd-dump-") as place:
             copy = Path(place) / "state.sqlite"
             store.ledger.copy_to(copy)
             entries.append(("backupd/state.sqlite", copy.read_bytes()))
         return entries
 
-    return dump
+    return ConfigurationDump(store.layout, sources)

@@ -8,14 +8,19 @@ from datetime import datetime
 from typing import Any
 
 from backupd.clock import Clock, parse_moment
-from backupd.errors import UnknownAccount
+from backupd.errors import BackupdError, UnknownAccount
+from backupd.jobs.archive.configuration import ConfigurationDump
+from backupd.jobs.archive.customizations import Customizations
 from backupd.jobs.restore import ItemRestore
 from backupd.jobs.smartscan.scan import SmartScan
 from backupd.jobs.smartscan.tally import ScanOptions
-from backupd.operations import Operation, Run, Work
+from backupd.operations import Operation, Run, Verdict, Work
 from backupd.store.store import Store
 from daemon.healing import HEALING, WHOLE_SERVER, close_gaps
 from daemon.operations_queue import Factory
+
+SCHEDULE = "schedule"
+"""Who started an operation that a schedule queued."""
 
 
 class Works:
@@ -27,12 +32,19 @@ class Works:
         store: Store,
         scan: SmartScan,
         restore: ItemRestore,
+        dump: ConfigurationDump,
+        customizations: Customizations,
+        archives_customizations: Callable[[], bool],
         clock: Clock,
         wait_until_gathering: Callable[[], Awaitable[None]],
     ) -> None:
+        """Take the verbs; `archives_customizations` is what the attribute says at the time."""
         self._store = store
         self._scan = scan
         self._restore = restore
+        self._dump = dump
+        self._customizations = customizations
+        self._archives_customizations = archives_customizations
         self._clock = clock
         self._wait_until_gathering = wait_until_gathering
 
@@ -42,6 +54,8 @@ class Works:
             "doSmartScan": self._smartscan,
             "doAccountScan": self._account_scan,
             "doItemRestore": self._item_restore,
+            "doBackupServerCustomizations": self._archive_customizations,
+            "doBackupCluster": self._record_cluster,
         }
 
     def _smartscan(self, operation: Operation) -> Work:
@@ -52,7 +66,40 @@ class Works:
             seen = await asyncio.to_thread(self._store.ledger.gaps)
             verdict = await self._scan.run_all(run, options)
             await asyncio.to_thread(close_gaps, self._store, seen, WHOLE_SERVER, self._clock.now())
-            return verdict
+            return verdict + await self._customizations_of_the_day(run)
+
+        return work
+
+    async def _customizations_of_the_day(self, run: Run) -> str:
+        """Archive the server's own files once a day; what goes wrong is told and fails no scan."""
+        now = self._clock.now()
+        due = await asyncio.to_thread(self._customizations.is_due, now)
+        if not due or not self._archives_customizations():
+            return ""
+        within = Run(self._clock, uuid=run.uuid)
+        try:
+            verdict = await asyncio.to_thread(self._customizations.run, within, now)
+        except (BackupdError, OSError) as error:
+            run.note_error("customizations", str(error))
+            return "; the server's own files could not be archived"
+        for failed in within.errors:
+            run.note_error(failed.item, failed.reason)
+        return f"; {verdict.sentence}"
+
+    def _archive_customizations(self, _operation: Operation) -> Work:
+        async def work(run: Run) -> Verdict:
+            return await asyncio.to_thread(self._customizations.run, run, self._clock.now())
+
+        return work
+
+    def _record_cluster(self, operation: Operation) -> Work:
+        async def work(run: Run) -> str:
+            if operation.started_by == SCHEDULE:
+                path = await asyncio.to_thread(self._dump.write_daily, self._clock.now())
+                return f"configuration dumped in {path.name}" if path else "today's dump is there already"
+            recorded = await self._scan.run_directory(run, ScanOptions())
+            path = await asyncio.to_thread(self._dump.write, self._clock.now())
+            return f"{recorded}; configuration dumped in {path.name}"
 
         return work
 

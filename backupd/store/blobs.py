@@ -53,7 +53,8 @@ class Blobs:
 
     def __init__(self, volume: LocalVolume, *, level: int = LEVEL) -> None:
         self._volume = volume
-        self._level = level
+        self.level = level
+        """How hard contents are compressed from now on: zstd's 1 to 22."""
         self._threads = threading.local()
 
     @classmethod
@@ -154,10 +155,11 @@ class Blobs:
             return None
 
     def _compressor(self) -> zstandard.ZstdCompressor:
-        compressor = getattr(self._threads, "compressor", None)
-        if compressor is None:
-            compressor = zstandard.ZstdCompressor(level=self._level, write_content_size=True)
-            self._threads.compressor = compressor
+        level, compressor = getattr(self._threads, "compressor", (0, None))
+        if compressor is None or level != self.level:
+            level = self.level
+            compressor = zstandard.ZstdCompressor(level=level, write_content_size=True)
+            self._threads.compressor = (level, compressor)
         return compressor
 
     def _stage_big(self, begun: bytes, rest: ByteSource) -> Staged:

@@ -55,7 +55,7 @@ CREATION = (
 )
 """Passed while a Backup Path is made."""
 
-SCAN = ("statistics.written", "statistics.renamed", "configuration.written")
+SCAN = ("statistics.written", "statistics.renamed", "archive.written")
 """Passed by a scan, besides many of the stream's."""
 
 RESTORE = ("delivery.message_written",)

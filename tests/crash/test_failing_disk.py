@@ -131,7 +131,7 @@ def test_operations_fail_and_succeed_again(
             victim.faults.arm(Fault(name, error))
             ended = victim.daemon.scan()
             assert victim.faults.hits(), name
-            if name == "configuration.written":
+            if name == "archive.written":
                 assert "the configuration could not be dumped" in ended["verdict"], ended
             elif name != "ledger.begin":
                 assert ended["status"] == "failed", f"{name}: {ended}"

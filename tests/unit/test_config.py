@@ -9,6 +9,7 @@ import pytest
 
 from backupd import config
 from backupd.config import ConfigError
+from backupd.config_sections import LogFormat, LogLevel, SmtpSecurity
 from backupd.secret import SECRET_BYTES_MAX, Secret, read_secret
 
 WHOLE = '[appserver]\nroot = "/var/vmail"\n'
@@ -123,11 +124,17 @@ def test_every_key_can_be_set(tmp_path: Path) -> None:
         '[broker]\nurl = "mqtts://b:8883"\nusername = "u"\nreceive_max = 7\n'
         '[appserver]\nroot = "/m"\nwatch = false\n[control]\nsocket = "/s"\ngroup = "admins"\n'
         '[log]\nformat = "console"\nlevel = "debug"\n'
-        "[scan]\nworkers = 0\n[realtime]\ncoalesce_window_ms = 0\n",
+        "[scan]\nworkers = 0\n[realtime]\ncoalesce_window_ms = 0\n"
+        '[customizations]\npaths = ["/etc/postfix", "own"]\n'
+        '[notifications]\nsmtp_host = "m"\nsmtp_security = "none"\nrecipients = ["a@b"]\n'
+        '[metrics]\nlisten = "[::1]:9469"\n',
     )
+    assert loaded.customizations.paths == (Path("/etc/postfix"), tmp_path / "own")
+    assert loaded.notifications.smtp_security is SmtpSecurity.NONE
+    assert (loaded.notifications.recipients, loaded.metrics.listen) == (("a@b",), "[::1]:9469")
     assert (loaded.server.id, loaded.server.name, loaded.broker.receive_max) == ("one", "mail", 7)
     assert (loaded.appserver.watch, loaded.control.group, loaded.scan.workers) == (False, "admins", 0)
-    assert (loaded.log.format, loaded.log.level) == (config.LogFormat.CONSOLE, config.LogLevel.DEBUG)
+    assert (loaded.log.format, loaded.log.level) == (LogFormat.CONSOLE, LogLevel.DEBUG)
     assert (loaded.realtime.coalesce_window_ms, loaded.broker.is_embedded) == (0, False)
     assert load(tmp_path, WHOLE).broker.is_embedded
 

@@ -18,7 +18,7 @@ from backupd.appservers.base import Account, AppServer, Listing
 from backupd.clock import Clock
 from backupd.errors import AppServerRefused, AppServerUnavailable, BackupdError, UnknownAccount
 from backupd.items import ItemKey, Kind
-from backupd.jobs.smartscan import dump, plan
+from backupd.jobs.smartscan import plan
 from backupd.jobs.smartscan.tally import ScanOptions
 from backupd.jobs.smartscan.work import Finished, Work
 from backupd.jobs.smartscan.workers import ChunkItem
@@ -34,7 +34,8 @@ class SmartScan:
     """One scan at a time over a store and an AppServer.
 
     `recorded_through(sequence)` waits until the recorder has durably recorded a journal entry, `journaled` is
-    called whenever there is more for it to do. `workers` 0 reads in this process.
+    called whenever there is more for it to do. `workers` 0 reads in this process. `dump_configuration` keeps
+    today's configuration where nobody has yet; it blocks.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class SmartScan:
         recorded_through: Callable[[int], Awaitable[None]],
         journaled: Callable[[], None] = lambda: None,
         workers: int = 2,
-        configuration: Callable[[], Sequence[tuple[str, bytes]]] = tuple,
+        dump_configuration: Callable[[datetime], object] = lambda _moment: None,
     ) -> None:
         self._store = store
         self._appserver = appserver
@@ -54,7 +55,7 @@ class SmartScan:
         self._recorded_through = recorded_through
         self._journaled = journaled
         self._workers = workers
-        self._configuration = configuration
+        self._dump_configuration = dump_configuration
 
     async def run_all(self, run: Run, options: ScanOptions) -> str:
         """Scan accounts, then domains, COS and lists; dump the configuration; return the verdict.
@@ -103,6 +104,16 @@ class SmartScan:
                     await work.add([finding])
                 await self._scan_account(work, one.id)
         return work.verdict()
+
+    async def run_directory(self, run: Run, options: ScanOptions) -> str:
+        """Compare domains, COS and mailing lists alone; return the verdict sentence."""
+        work = self._begin(run, options)
+        async with work:
+            await self._directory_entries(work)
+        work.verdict()
+        tally = work.tally
+        counted = f"{tally.created:,} new, {tally.changed:,} changed, {tally.deleted:,} deleted"
+        return f"domains, COS and mailing lists: {counted}"
 
     async def _scan_missing(
         self, run: Run, account: str, options: ScanOptions, listed: Collection[str]
@@ -305,7 +316,3 @@ class SmartScan:
                 blob_bytes=counts.blob_bytes,
             )
         )
-
-    def _dump_configuration(self, moment: datetime) -> None:
-        entries = [*self._appserver.configuration(), *self._configuration()]
-        dump.write_configuration(self._store.layout, entries, moment)

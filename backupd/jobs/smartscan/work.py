@@ -248,7 +248,9 @@ class Work:
             if self._reader is None:
                 message = "no reader for worker processes"
                 raise BackupdError(message)
-            self._pool = workers.worker_pool(self._workers, self._reader, self._store.layout.root)
+            self._pool = workers.worker_pool(
+                self._workers, self._reader, self._store.layout.root, self._store.blobs.level
+            )
         return self._pool
 
     async def _read_here(self, chunk: Sequence[ChunkItem], moment: datetime) -> ChunkResult:

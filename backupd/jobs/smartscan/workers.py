@@ -127,12 +127,12 @@ def take_reading(
     )
 
 
-def worker_pool(workers: int, reader: ItemReader, backup_path: Path) -> ProcessPoolExecutor:
+def worker_pool(workers: int, reader: ItemReader, backup_path: Path, level: int) -> ProcessPoolExecutor:
     """Return a pool of worker processes that share nothing with this process but the disk."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     return ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_begin, initargs=(reader, backup_path)
+        workers, mp_context=context, initializer=_begin, initargs=(reader, backup_path, level)
     )
 
 
@@ -144,10 +144,10 @@ def read_chunk_in_worker(items: Sequence[ChunkItem], moment: datetime) -> ChunkR
     return read_chunk(items, moment, _reader, _blobs)
 
 
-def _begin(reader: ItemReader, backup_path: Path) -> None:
+def _begin(reader: ItemReader, backup_path: Path, level: int) -> None:
     """Set a worker up: it ends with its parent, and leaves signals for the service to the daemon."""
     global _reader, _blobs
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    _reader, _blobs = reader, Blobs.at(backup_path)
+    _reader, _blobs = reader, Blobs.at(backup_path, level=level)

@@ -10,14 +10,17 @@ from backupd.attributes import Settings
 from backupd.control import CommandRequest, Reply
 from backupd.operations import Run
 from daemon import metrics
-from daemon.answers import Answers
+from daemon.answers import OPERATION_TYPES, Answers, names_of
+from daemon.configuring import Configuring
 from daemon.kept_operations import KeptOperations
+from daemon.looking import Looking
 from daemon.operations_queue import OperationsQueue
 from daemon.peers import Caller
 from daemon.quarantine import Quarantine
 from daemon.realtime import RealtimeScanner
 from daemon.recording import Recording
 from daemon.scheduler import Scheduler
+from daemon.services import Services
 from daemon.standing import Standing
 from tests.unit.jobs.worlds import SERVER, BackupWorld
 
@@ -32,11 +35,53 @@ class AnsweringWorld(BackupWorld):
         self.settings = Settings(self.store.ledger)
         self.queue = OperationsQueue(
             KeptOperations(self.store.ledger),
-            dict.fromkeys(("doSmartScan", "doAccountScan", "doItemRestore"), lambda _operation: _nothing),
+            dict.fromkeys(OPERATION_TYPES, lambda _operation: _nothing),
             clock=self.clock,
         )
         self.recording = Recording(self.recorder, self.store.journal, clock=self.clock, window=self.window)
-        self.realtime = RealtimeScanner(
+        self.realtime = self.make_realtime(path)
+        self.scheduler = Scheduler(_started, clock=self.clock)
+        self.services = Services(
+            realtime=self.realtime,
+            scheduler=self.scheduler,
+            queue=self.queue,
+            realtime_wanted=lambda: True,
+        )
+        self.standing = Standing(
+            store=self.store,
+            server_id=SERVER,
+            server_name="mail",
+            broker_url="embedded",
+            settings=self.settings,
+            queue=self.queue,
+            recording=self.recording,
+            realtime=self.realtime,
+            scheduler=self.scheduler,
+            services=self.services,
+            clock=self.clock,
+        )
+        names = names_of(SERVER, "mail")
+        self.configuring = Configuring(
+            settings=self.settings,
+            store=self.store,
+            scheduler=self.scheduler,
+            server_id=SERVER,
+            server_name="mail",
+            names=names,
+        )
+        self.answers = Answers(
+            store=self.store,
+            queue=self.queue,
+            services=self.services,
+            standing=self.standing,
+            looking=Looking(self.store, clock=self.clock),
+            names=names,
+            metrics=lambda: metrics.text(self.recording.status(), self.realtime, self.queue),
+            parts=(self.configuring.table(),),
+        )
+
+    def make_realtime(self, path: Path) -> RealtimeScanner:
+        return RealtimeScanner(
             server_id=SERVER,
             clock=self.clock,
             address=None,
@@ -49,29 +94,6 @@ class AnsweringWorld(BackupWorld):
             session_expected=lambda: False,
             event_bytes_max=1 << 20,
             enabled=True,
-        )
-        self.scheduler = Scheduler(_started, clock=self.clock)
-        self.standing = Standing(
-            store=self.store,
-            server_id=SERVER,
-            server_name="mail",
-            broker_url="embedded",
-            settings=self.settings,
-            queue=self.queue,
-            recording=self.recording,
-            realtime=self.realtime,
-            scheduler=self.scheduler,
-            clock=self.clock,
-        )
-        self.answers = Answers(
-            store=self.store,
-            queue=self.queue,
-            settings=self.settings,
-            standing=self.standing,
-            server_id=SERVER,
-            server_name="mail",
-            clock=self.clock,
-            metrics=lambda: metrics.text(self.recording.status(), self.realtime, self.queue),
         )
 
     async def ask(self, module: str, command: str, **parameters: Any) -> Reply:

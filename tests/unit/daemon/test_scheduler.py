@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 
 from backupd.errors import BackupdError, UsageError
-from daemon.scheduler import Scheduler, local_zone, next_run
+from daemon.scheduler import Job, Scheduler, local_zone, next_run
 from tests.world.clocks import FakeClock
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -218,3 +219,129 @@ async def test_a_job_set_shortly_before_its_time_is_on_time() -> None:
         world.scheduler.set("scan", DAILY)
         await world.clock.advance(30)
     assert world.moments == [utc(2026, 11, 24, 3, 0)]
+
+
+class Kept:
+    """What a ledger keeps of jobs, in memory."""
+
+    def __init__(self) -> None:
+        self.facts: dict[str, bytes] = {}
+        self.writes = 0
+
+    def all(self) -> dict[str, bytes]:
+        return dict(self.facts)
+
+    def keep(self, jobs: Mapping[str, bytes]) -> None:
+        self.writes += 1
+        self.facts |= jobs
+
+
+async def lived(kept: Kept, start: datetime, seconds: float, pattern: str = DAILY) -> tuple[Job, list[str]]:
+    """Let a scheduler live for a while on what an earlier one kept; return its job and what it started."""
+    clock, started = FakeClock(start), list[str]()
+
+    async def begin(name: str) -> None:
+        started.append(name)
+
+    scheduler = Scheduler(begin, clock=clock, zone=BERLIN, ledger=kept)
+    await scheduler.load()
+    scheduler.set("SmartScan", pattern)
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(scheduler.run())
+        await clock.advance(seconds)
+        await until_kept(kept, scheduler)
+        running.cancel()
+    return scheduler.jobs[0], started
+
+
+async def until_kept(kept: Kept, scheduler: Scheduler) -> None:
+    """Give the thread that keeps jobs its time."""
+    for _ in range(1_000):
+        if msgspec.json.encode(scheduler.jobs[0]) == kept.facts.get("SmartScan"):
+            return
+        await asyncio.sleep(0.001)
+    raise TimeoutError("the job was not kept")
+
+
+async def test_a_run_missed_while_no_daemon_ran_is_told_after_the_start() -> None:
+    """Down over 04:00, the next process counts the run as missed and starts nothing for it; once only."""
+    kept = Kept()
+    evening = datetime(2026, 11, 23, 21, tzinfo=UTC)
+    job, started = await lived(kept, evening, 60)
+    assert (job.missed, started) == (0, [])
+    job, started = await lived(kept, evening + timedelta(hours=10), 60)
+    assert (job.missed, job.last_missed, started) == (1, datetime(2026, 11, 24, 3, tzinfo=UTC), [])
+    assert job.next == datetime(2026, 11, 25, 3, tzinfo=UTC)
+    job, _ = await lived(kept, evening + timedelta(hours=11), 60)
+    assert job.missed == 1
+
+
+async def test_each_of_several_missed_runs_counts() -> None:
+    """Three days of absence are three missed runs, of which the last is shown."""
+    kept = Kept()
+    evening = datetime(2026, 11, 23, 21, tzinfo=UTC)
+    await lived(kept, evening, 60)
+    job, started = await lived(kept, evening + timedelta(days=3), 60)
+    assert (job.missed, job.last_missed, started) == (3, datetime(2026, 11, 26, 3, tzinfo=UTC), [])
+
+
+async def test_a_short_restart_over_the_time_still_runs() -> None:
+    """A daemon that is back within the tolerance makes its run, late, and only once."""
+    kept = Kept()
+    before = datetime(2026, 11, 24, 2, 59, 30, tzinfo=UTC)
+    await lived(kept, before, 10)
+    job, started = await lived(kept, before + timedelta(seconds=60), 10)
+    assert (job.missed, started) == (0, ["SmartScan"])
+    job, started = await lived(kept, before + timedelta(seconds=90), 10)
+    assert (job.missed, started) == (0, [])
+
+
+async def test_another_pattern_or_a_job_turned_off_misses_nothing() -> None:
+    """What was kept of an old time does not count for a new one."""
+    kept = Kept()
+    evening = datetime(2026, 11, 23, 21, tzinfo=UTC)
+    await lived(kept, evening, 60)
+    job, _ = await lived(kept, evening + timedelta(days=2), 60, pattern="0 5 * * *")
+    assert job.missed == 0
+
+
+async def test_a_scheduler_that_is_held_starts_nothing_and_counts() -> None:
+    """A run that comes due while the service is stopped was missed; released, the next one runs."""
+    clock, started = FakeClock(datetime(2026, 11, 24, 2, 59, tzinfo=UTC)), list[str]()
+
+    async def begin(name: str) -> None:
+        started.append(name)
+
+    scheduler = Scheduler(begin, clock=clock, zone=BERLIN)
+    scheduler.set("SmartScan", "0 4 * * *")
+    scheduler.hold(held=True)
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(scheduler.run())
+        await clock.advance(120)
+        assert (started, scheduler.jobs[0].missed) == ([], 1)
+        scheduler.hold(held=False)
+        await clock.advance(86_400)
+        assert started == ["SmartScan"]
+        running.cancel()
+
+
+async def test_a_job_with_a_note_is_only_shown() -> None:
+    """It has a next time, is never started, misses nothing and is not written down."""
+    kept = Kept()
+    clock, started = FakeClock(datetime(2026, 11, 24, 2, 59, tzinfo=UTC)), list[str]()
+
+    async def begin(name: str) -> None:
+        started.append(name)
+
+    scheduler = Scheduler(begin, clock=clock, zone=BERLIN, ledger=kept)
+    scheduler.set("upload", "* * * * *", note="no volume")
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(scheduler.run())
+        await clock.advance(600)
+        clock.suspend(3_600)
+        await clock.advance(60)
+        running.cancel()
+    (job,) = scheduler.jobs
+    assert (started, job.missed, kept.writes) == ([], 0, 0)
+    assert job.next is not None
+    assert job.next > clock.now() - timedelta(seconds=61)

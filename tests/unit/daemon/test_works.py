@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from backupd.errors import AppServerUnavailable, UnknownAccount, UnknownItem
+from backupd.errors import AppServerUnavailable, ConfigError, UnknownAccount, UnknownItem
 from backupd.items import Kind
+from backupd.jobs.archive.configuration import ConfigurationDump
+from backupd.jobs.archive.customizations import Customizations
 from backupd.jobs.restore import ItemRestore
 from backupd.operations import Operation, Run
+from backupd.store import archives
+from backupd.store.archives import ArchiveType
 from daemon.healing import HEALING
-from daemon.works import Works
+from daemon.works import SCHEDULE, Works
 from tests.unit.jobs.worlds import ALICE, BODY, BackupWorld
 from tests.world.clocks import START
 
 
 class WorksWorld(BackupWorld):
-    """A backup with the works over it."""
+    """A backup with the works over it; `paths` are the server's own files."""
+
+    paths: Sequence[Path] = ()
+    archives_customizations = True
 
     def works(self) -> Works:
         async def gathering() -> None:
@@ -29,6 +36,9 @@ class WorksWorld(BackupWorld):
             store=self.store,
             scan=self.scan,
             restore=ItemRestore(self.store, self.server),
+            dump=ConfigurationDump(self.store.layout, self.dumped),
+            customizations=Customizations(self.store.layout, self.paths, file_bytes_max=1 << 20),
+            archives_customizations=lambda: self.archives_customizations,
             clock=self.clock,
             wait_until_gathering=gathering,
         )
@@ -37,9 +47,9 @@ class WorksWorld(BackupWorld):
         operation = Operation(
             uuid="u", order=1, type=type_, parameters=parameters, started_by=started_by, submitted=START
         )
-        verdict = await self.works().factories()[type_](operation)(Run(self.clock))
-        assert isinstance(verdict, str)
-        return verdict
+        self.run = Run(self.clock)
+        verdict = await self.works().factories()[type_](operation)(self.run)
+        return verdict if isinstance(verdict, str) else verdict.sentence
 
     def gap(self, account: str) -> None:
         self.store.ledger.open_gap(account, "sequence_hole", "1", self.clock.now())
@@ -144,3 +154,47 @@ async def test_a_scans_options_are_taken(world: WorksWorld) -> None:
     world.server.read = unreadable  # type: ignore[method-assign]
     with pytest.raises(AppServerUnavailable, match="more than 0"):
         await world.do("doSmartScan", read_error_threshold=0)
+
+
+def archived(world: WorksWorld, type_: ArchiveType) -> int:
+    return len(archives.archives(world.store.layout, type_))
+
+
+async def test_the_cluster_is_recorded_and_dumped_whenever_asked(world: WorksWorld) -> None:
+    """Domains, COS and lists are compared, and each call makes a new archive; a schedule makes one a day."""
+    verdict = await world.do("doBackupCluster", action="start")
+    assert verdict.startswith("domains, COS and mailing lists: 0 new")
+    assert archived(world, ArchiveType.CONFIGURATION) == 1
+    assert "there already" in await world.do("doBackupCluster", started_by=SCHEDULE)
+    assert archived(world, ArchiveType.CONFIGURATION) == 1
+    await world.clock.advance(1.0)
+    await world.do("doBackupCluster", action="start")
+    assert archived(world, ArchiveType.CONFIGURATION) == 2
+    await world.clock.advance(86_400.0)
+    assert "configuration dumped in" in await world.do("doBackupCluster", started_by=SCHEDULE)
+
+
+async def test_customizations_go_with_the_first_scan_of_a_day(world: WorksWorld, tmp_path: Path) -> None:
+    """Once a day where files are configured, not where the attribute says no; what fails is told."""
+    assert "archived" not in await world.do("doSmartScan")
+    world.paths = [tmp_path / "missing"]
+    (tmp_path / "main.cf").write_text("x")
+    world.paths = [tmp_path / "main.cf", tmp_path / "missing"]
+    world.archives_customizations = False
+    await world.do("doSmartScan")
+    assert archived(world, ArchiveType.CUSTOMIZATIONS) == 0
+    world.archives_customizations = True
+    assert "; 1 files archived" in await world.do("doSmartScan")
+    assert [error.item for error in world.run.errors] == [str(tmp_path / "missing")]
+    assert "archived" not in await world.do("doSmartScan")
+    assert archived(world, ArchiveType.CUSTOMIZATIONS) == 1
+
+
+async def test_customizations_are_archived_when_asked(world: WorksWorld, tmp_path: Path) -> None:
+    """The command archives whatever the day's scan did; without paths it fails and says what to set."""
+    with pytest.raises(ConfigError, match="no files are named"):
+        await world.do("doBackupServerCustomizations", action="start")
+    (tmp_path / "main.cf").write_text("x")
+    world.paths = [tmp_path / "main.cf"]
+    assert await world.do("doBackupServerCustomizations", action="start")
+    assert archived(world, ArchiveType.CUSTOMIZATIONS) == 1

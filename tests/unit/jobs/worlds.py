@@ -12,6 +12,7 @@ from backupd.appservers.memory import MemoryServer
 from backupd.coalescing import WINDOW
 from backupd.events import Change, encode_change
 from backupd.items import ItemKey, Kind, digest_of
+from backupd.jobs.archive.configuration import ConfigurationDump
 from backupd.jobs.record import Recorder
 from backupd.jobs.smartscan.scan import SmartScan
 from backupd.jobs.smartscan.tally import ScanOptions
@@ -46,7 +47,12 @@ class BackupWorld:
             clock=self.clock,
             recorded_through=self.recorded_through,
             workers=0,
+            dump_configuration=ConfigurationDump(self.store.layout, self.dumped).write_daily,
         )
+
+    def dumped(self) -> list[tuple[str, Path | bytes]]:
+        """Return what goes into the dump; asked late, so that a test may break the server's own part."""
+        return list(self.server.configuration())
 
     def crash(self) -> None:
         """End without a checkpoint, and begin again."""

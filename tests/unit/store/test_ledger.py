@@ -200,9 +200,9 @@ def test_notifications_are_numbered_changed_and_forgotten(ledger, path):
     numbers = [kept.add(b'{"n":%d}' % number, pending=True) for number in range(5)]
     assert numbers == [1, 2, 3, 4, 5]
     kept.change(2, b'{"n":"sent"}', pending=False)
-    kept = KeptNotifications(reopened(ledger, path))
-    assert [number for number, _ in kept.pending()] == [1, 3, 4, 5]
-    assert kept.get(2) == b'{"n":"sent"}'
+    seen = KeptNotifications(reopened(ledger, path))
+    assert [number for number, _ in seen.pending()] == [1, 3, 4, 5]
+    assert seen.get(2) == b'{"n":"sent"}'
     assert [number for number, _ in kept.newest(2)] == [5, 4]
     kept.forget_all_but(3)
     assert [number for number, _ in kept.newest(10)] == [5, 4, 3]
@@ -215,8 +215,7 @@ def test_logs_of_operations_stand_apart(ledger, path):
     kept.add("one", {1: b"b", 0: b"a"})
     kept.add("two", {0: b"x"})
     kept.add("one", {1: b"B"})
-    kept = KeptLogs(reopened(ledger, path))
-    assert kept.of("one") == [b"a", b"B"]
+    assert KeptLogs(reopened(ledger, path)).of("one") == [b"a", b"B"]
     kept.forget(["one", "three"])
     assert (kept.of("one"), kept.of("two")) == ([], [b"x"])
 

@@ -1,0 +1,120 @@
+"""Looking: answers about what the backup holds, of this Backup Path or of another one, read-only."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from backupd.clock import Clock, parse_moment
+from backupd.control import BackupInfoReply, BlobReply, ItemReply, Reply, SearchReply
+from backupd.errors import UnknownAccount, UsageError
+from backupd.items import Kind
+from backupd.store.store import Store
+from daemon import holdings, server_archives, views
+from daemon.answering import Answering, Given
+from daemon.peers import Caller
+
+PIECE_BYTES = 1 << 18
+
+Found = TypeVar("Found")
+
+
+class Looking:
+    """Reads a store in threads; changes nothing."""
+
+    def __init__(self, store: Store, *, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    def table(self) -> Mapping[str, Answering]:
+        """Return what answers each command, by its title."""
+        return {
+            "backup getItem": self._get_item,
+            "backup doItemSearch": self._reading(_search),
+            "backup getBackupInfo": self._reading(_backup_info),
+            "backup getAccountInfo": self._reading(holdings.account),
+            "backup getAvailableAccounts": self._reading(holdings.accounts),
+            "backup getAvailableDomains": self._reading(holdings.domains),
+            "backup getMap": self._get_map,
+            "backup getServerConfig": self._get_server_config,
+        }
+
+    async def blob(self, digest: str) -> AsyncGenerator[bytes, None]:
+        """Open a content and return its bytes in pieces; the last comes only once all are verified."""
+        file = await asyncio.to_thread(self._store.blobs.open, digest)
+
+        async def pieces() -> AsyncGenerator[bytes, None]:
+            with file:
+                while piece := await asyncio.to_thread(file.read, PIECE_BYTES):
+                    yield piece
+
+        return pieces()
+
+    def _reading(self, look: Callable[[Store, Given], Reply]) -> Answering:
+        """Return an answer that looks into the Backup Path that is meant."""
+
+        async def answering(given: Given, _caller: Caller) -> Reply:
+            return await asyncio.to_thread(self._look, given, lambda store: look(store, given))
+
+        return answering
+
+    def _look(self, given: Given, look: Callable[[Store], Found]) -> Found:
+        path = given["backup_path"]
+        if path is None or Path(path).resolve() == self._store.layout.root:
+            return look(self._store)
+        with Store.open(Path(path), server_id="", server_name="", clock=self._clock, writable=False) as store:
+            return look(store)
+
+    async def _get_item(self, given: Given, _caller: Caller) -> ItemReply | BlobReply:
+        account, item, date = given["account"], given["item"], given["date"]
+
+        def look(store: Store) -> ItemReply | BlobReply:
+            if not given["dump_blob"]:
+                return views.item_reply(store, account, item, date)
+            if store is not self._store:
+                raise UsageError(
+                    "dump_blob and backup_path can't be combined", hint="use the blob path of getItem"
+                )
+            state = views.state_to_dump(store, account, item, date)
+            store.blobs.stored_size(state.digest or "")
+            return BlobReply(digest=state.digest or "", size=state.size or 0)
+
+        return await asyncio.to_thread(self._look, given, look)
+
+    async def _get_map(self, given: Given, _caller: Caller) -> Reply:
+        own = self._store.layout.map_file(self._store.identity.server)
+        path = Path(given["file_path"]) if given["file_path"] is not None else own
+        return await asyncio.to_thread(holdings.map_file, path)
+
+    async def _get_server_config(self, given: Given, _caller: Caller) -> Reply:
+        layout = server_archives.layout_of(given["backup_path"], self._store.layout)
+        return await asyncio.to_thread(server_archives.reply, layout, given)
+
+
+def _backup_info(store: Store, _given: Given) -> BackupInfoReply:
+    return views.backup_info(store)
+
+
+def _search(store: Store, given: dict[str, Any]) -> SearchReply:
+    owner = store.index.find_account(given["account"])
+    account = owner.item if owner is not None else given["account"]
+    kind = None if given["type"] == "all" else Kind(given["type"])
+    limit = max(1, min(given["limit"], views.SEARCH_LIMIT_MAX))
+    if owner is None and not any(store.index.account_counts(account)):
+        raise UnknownAccount(f"no account {given['account']!r} in the backup", hint="give its address or id")
+    if given["id"] is not None:
+        one = store.index.item(account, given["id"])
+        hits = [one] if one is not None else []
+    else:
+        hits = store.index.search(
+            account,
+            kind=kind,
+            text=given["search_string"],
+            before=parse_moment(given["before"]) if given["before"] else None,
+            after=parse_moment(given["after"]) if given["after"] else None,
+            deleted={"deleted": True, "not_deleted": False, "all": None}[given["search_filter"]],
+            limit=limit + 1,
+        )
+    return views.found_items(hits[:limit], owner, account, raw=given["raw_metadata"], more=len(hits) > limit)
