@@ -103,6 +103,7 @@ async def _errors_as_replies(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
     """Turn whatever goes wrong into an `ErrorReply`. A process boundary: everything unexpected ends here."""
+    log.debug("control_request", method=request.method, path=request.path)
     try:
         return await handler(request)
     except BackupdError as error:

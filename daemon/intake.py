@@ -128,3 +128,4 @@ class Intake:
         acknowledge(batch.arrivals)
         self.in_flight -= len(batch.arrivals)
         durable.step("intake.acknowledged")
+        log.debug("batch_acknowledged", events=len(batch.payloads), refused=len(batch.refused))

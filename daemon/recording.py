@@ -155,6 +155,8 @@ class Recording:
         self._look_at_marks()
         before, gaps = self._recorder.cursor, self._gaps()
         recorded = await self._recorder.record_next(self._ripe_through)
+        if recorded.entries:
+            log.debug("round_recorded", entries=recorded.entries, cursor=self._recorder.cursor)
         if self._gaps() != gaps:
             self._gap_opened()
         force = self._wanted_durable > self._recorder.durable_cursor

@@ -1,0 +1,171 @@
+"""The specification's commands, as printed there, through `alias carbonio=backupctl`, against a live daemon.
+
+Each line is typed into a real shell. Its words must be accepted and its effect must be there. `$(zmhostname)`
+is the server's name, as on the machines that the specification speaks of; words in asterisks stand for values
+there, and have them here. Lines whose work is still to come answer so, with exit status 69.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.world import mailtree
+from tests.world.daemons import Daemon
+from tests.world.patience import eventually
+
+SERVER = "mail.example.com"
+NOT_YET = 69
+PRELUDE = "shopt -s expand_aliases\nalias carbonio=backupctl\nzmhostname() {{ echo {server}; }}\n{line}\n"
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """Return a daemon after its first scan."""
+    place = tmp_path_factory.mktemp("specification")
+    tree = mailtree.build(place / "vmail", accounts=1, messages=5, contacts=1, size=300)
+    with Daemon(place / "b", tree.root) as daemon:
+        daemon.wait_until_scanned()
+        yield daemon
+
+
+def typed(daemon: Daemon, line: str, status: int = 0) -> str:
+    """Type a line as an admin does; return what it printed."""
+    script = PRELUDE.format(server=SERVER, line=line)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", "-c", script],
+        env={**os.environ, "PATH": path, "BACKUPD_SOCKET": str(daemon.socket)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == status, (line, done.stdout, done.stderr)
+    return done.stdout + done.stderr
+
+
+def value(daemon: Daemon, attribute: str, level: str = "server") -> object:
+    subject = [SERVER] if level == "server" else []
+    done = daemon.console("config", "get", level, *subject, attribute, "--json")
+    return json.loads(done.stdout)["values"][0]["value"]
+
+
+def test_the_log_level_is_raised_and_lowered(daemon):
+    """0 logs everything at once, 1 what the file says; the dump shows which."""
+    assert typed(daemon, "carbonio config set global ZxCore_LogLevel 0") == "ok\n"
+    assert typed(daemon, "carbonio config dump global|grep LogLevel").split() == ["ZxCore_LogLevel", "0"]
+    daemon.command("backup/getServices")
+    eventually("a line for debugging", lambda: '"level":"debug"' in daemon.log_text())
+    assert typed(daemon, "carbonio config set global ZxCore_LogLevel 1") == "ok\n"
+    assert typed(daemon, "carbonio config set server $(zmhostname) ZxCore_LogLevel 0") == "ok\n"
+    assert typed(daemon, "carbonio config set server $(zmhostname) ZxCore_LogLevel 1") == "ok\n"
+
+
+def test_the_backup_path_is_shown_as_printed(daemon):
+    """`config get` prints the fields of the specification's sample, in its order and layout."""
+    printed = typed(daemon, f"carbonio config get server {SERVER} ZxBackup_DestPath")
+    words = [line.split() for line in printed.splitlines() if line.strip()]
+    server_id = "11111111-2222-4333-8444-555555555555"
+    assert words == [
+        ["server", server_id],
+        ["values"],
+        ["attribute", "ZxBackup_DestPath"],
+        ["value", str(daemon.backup_path)],
+        ["isInherited", "false"],
+        ["modules"],
+        ["ZxBackup"],
+    ]
+    lines = [line for line in printed.splitlines() if line.strip()]
+    assert lines[0].index(server_id) == 52
+    assert [len(line) - len(line.lstrip()) for line in lines] == [0, 0, 8, 8, 8, 8, 16]
+
+
+@pytest.mark.parametrize("attribute", ["ZxBackup_DataRetentionDays", "backupAccountsRetentionDays"])
+def test_the_retention_is_read_and_set(daemon, attribute):
+    """The dump shows 30 days, then what was set."""
+    assert typed(daemon, f"carbonio config dump global | grep {attribute}").split() == [attribute, "30"]
+    assert typed(daemon, f"carbonio config set global {attribute} 15").startswith("ok\n")
+    assert typed(daemon, f"carbonio config dump global | grep {attribute}").split() == [attribute, "15"]
+
+
+def test_a_smartscan_is_started_listed_and_monitored(daemon):
+    """The scan is queued, stands in the list of operations, and its UUID can be followed."""
+    line = "carbonio backup doSmartScan start"
+    operation = json.loads(typed(daemon, f"{line} --json"))["operation"]
+    listed = typed(daemon, "carbonio backup getAllOperations verbose true")
+    assert operation["uuid"] in listed
+    daemon.wait_for_operation(operation["uuid"])
+    assert "successful" in typed(daemon, f"carbonio backup monitor {operation['uuid']}")
+    deep = json.loads(typed(daemon, f"{line} deep true notifications a@example.com,b@example.com --json"))
+    assert deep["operation"]["parameters"]["deep"] is True
+    daemon.wait_for_operation(deep["operation"]["uuid"])
+
+
+def test_the_realtime_scanner_is_turned_off_and_on(daemon):
+    """Off counts at once; on again it works, and a scan finds what happened meanwhile."""
+    assert typed(daemon, "carbonio config set server $(zmhostname) ZxBackup_RealTimeScanner FALSE") == "ok\n"
+    eventually("off", lambda: not daemon.status()["realtime"]["enabled"])
+    assert typed(daemon, "carbonio config set server $(zmhostname) ZxBackup_RealTimeScanner TRUE") == "ok\n"
+    eventually("on", lambda: daemon.status()["realtime"]["active"])
+    eventually("scanned", lambda: not daemon.status()["gaps"], seconds=30)
+
+
+def test_blobless_mode_in_the_older_word_order(daemon):
+    """Both lines are understood and kept; that nothing follows from them yet is said beside `ok`."""
+    for line, level in (
+        ("carbonio config global set attribute backupBloblessMode value true", "global"),
+        (f"carbonio config server set {SERVER} attribute backupBloblessMode value true", "server"),
+    ):
+        printed = typed(daemon, line)
+        assert printed.startswith("ok\n")
+        assert "without effect" in printed
+        assert value(daemon, "backupBloblessMode", level) is True
+
+
+def test_the_directory_dump_is_turned_off(daemon):
+    """The attribute is kept; here the configuration dump holds the directory in any case, and says so."""
+    assert typed(daemon, "carbonio config set server $(zmhostname) ldapDumpEnabled false").startswith("ok\n")
+    assert value(daemon, "ldapDumpEnabled") is False
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "carbonio backup doCoherencyCheck /opt/zextras/backup/zextras",
+        "carbonio backup doPurge",
+        "carbonio --json backup doBackupLDAP start",
+        "carbonio backup setBackupVolume Default start",
+        "carbonio backup retrieveMetadataFromArchive S3 /tmp/destination",
+        "carbonio core listBuckets",
+        "carbonio core listBuckets all",
+        "carbonio backup setBackupVolume S3 bucket_configuration_id VALUE",
+        "carbonio backup migrateBackupVolume Default start",
+    ],
+)
+def test_what_is_still_to_come_says_so(daemon, line):
+    """The words are known, nothing is done, and the exit status tells that it is not available."""
+    assert "not available yet" in typed(daemon, line, status=NOT_YET)
+
+
+def test_the_backup_path_is_changed(daemon):
+    """A new path counts at once, with a scan of everything; the settings come along. Last, for it moves."""
+    new = daemon.backup_path.with_name("opt-carbonio-backup")
+    assert typed(daemon, f"carbonio config set server $(zmhostname) ZxBackup_DestPath {new}") == "ok\n"
+
+    def moved() -> bool:
+        try:
+            status = daemon.status()
+        except (OSError, ValueError):
+            return False
+        return status["backup_path"] == str(new) and status["smartscan"]["last_success"] is not None
+
+    eventually("moved and scanned", moved, seconds=60)
+    assert value(daemon, "ZxBackup_DataRetentionDays", "global") == 15
+    assert typed(daemon, f"carbonio config get server {SERVER} ZxBackup_DestPath").count(str(new)) == 1
