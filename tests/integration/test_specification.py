@@ -142,7 +142,7 @@ def test_the_directory_dump_is_turned_off(daemon):
         "carbonio backup doPurge",
         "carbonio --json backup doBackupLDAP start",
         "carbonio backup setBackupVolume Default start",
-        "carbonio backup retrieveMetadataFromArchive S3 /tmp/destination",
+        "carbonio backup retrieveMetadataFromArchive S3 /mnt/destination",
         "carbonio core listBuckets",
         "carbonio core listBuckets all",
         "carbonio backup setBackupVolume S3 bucket_configuration_id VALUE",

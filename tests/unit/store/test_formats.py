@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from backupd.store import archives
+from backupd.store.archives import ArchiveType
 from backupd.store.index_queries import SCHEMA
 from backupd.store.ledger_schema import SCHEMA as LEDGER_SCHEMA
 from backupd.store.statistics import AccountStatistics, BackupStatistics
@@ -35,6 +37,13 @@ def backup(tmp_path_factory) -> Path:
         store.statistics.write_account("alice", AccountStatistics(cursor="c", last_scan=START))
         store.statistics.write_backup(BackupStatistics(first_run=START))
         store.checkpoint(0)
+        entries = [("backupd/attributes.json", b"[]")]
+        archives.write(
+            store.layout,
+            ArchiveType.CONFIGURATION,
+            lambda writer: archives.add_entries(writer, entries),
+            START,
+        )
     return path
 
 
