@@ -33,6 +33,7 @@ from backupd.operations import Operation, OperationStatus
 from backupd.store.ledger import SetAttribute
 from backupd.store.store import Store
 from daemon import logs, metrics, wiring
+from daemon.announcing import Announcing
 from daemon.answers import Answers
 from daemon.control_socket import ControlSocket
 from daemon.healing import HEALING, Healing
@@ -133,7 +134,16 @@ class Daemon:
             clock=clock,
             wait_until_gathering=self._wait_until_gathering,
         )
-        self._queue = OperationsQueue(KeptOperations(store.ledger), works.factories(), clock=clock)
+        self._announcing = Announcing(
+            config, store.ledger, self._settings, server_id=self._server_id, clock=clock
+        )
+        self._stack.push_async_callback(self._announcing.close)
+        self._queue = OperationsQueue(
+            KeptOperations(store.ledger),
+            works.factories(),
+            clock=clock,
+            on_change=self._announcing.operation_changed,
+        )
         self._scheduler = Scheduler(self._run_job, clock=clock)
         self._answers = self._make_answers(store)
         self._apply_settings()
@@ -168,6 +178,7 @@ class Daemon:
             realtime=self._realtime,
             scheduler=self._scheduler,
             clock=clock,
+            unsent=self._announcing.unsent,
         )
         return Answers(
             store=store,
@@ -201,6 +212,7 @@ class Daemon:
                     ("healing", self._healing.run()),
                     ("scheduler", self._scheduler.run()),
                     ("warnings", self._warn_if_idle()),
+                    ("announcing", self._announcing.run(self._answers.status)),
                     ("gaps", self._open_gaps_of_settings()),
                     ("reloading", self._reload_when_asked()),
                     ("watchdog", feed_watchdog(self._notifier, self._clock, self._unwell)),
@@ -333,6 +345,7 @@ class Daemon:
             return
         was_on = self._realtime.enabled
         self._apply_settings()
+        self._announcing.look_soon()
         if self._realtime.enabled and not was_on:
             # What happened while the Realtime Scanner was off is found by a scan, as for any other gap.
             self._gaps_to_open.put_nowait(("realtime_was_off", "the Realtime Scanner was turned on again"))

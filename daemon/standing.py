@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import msgspec
@@ -49,7 +50,9 @@ class Standing:
         realtime: RealtimeScanner,
         scheduler: Scheduler,
         clock: Clock,
+        unsent: Callable[[], str] = str,
     ) -> None:
+        """Make it; `unsent` says in words what admins could not be told."""
         self._store = store
         self._server_id = server_id
         self._server_name = server_name
@@ -60,6 +63,7 @@ class Standing:
         self._realtime = realtime
         self._scheduler = scheduler
         self._clock = clock
+        self._unsent = unsent
         self._started = clock.now()
 
     async def status(self) -> StatusReply:
@@ -88,6 +92,7 @@ class Standing:
             last_operations=_last_of_each_type(operations),
             damaged=self._store.damaged,
             space=stored.space,
+            unsent=self._unsent(),
         )
         return StatusReply(
             server_id=self._server_id,
@@ -113,7 +118,13 @@ class Standing:
             operations=tuple(one for one in operations if not one.has_ended),
             schedules=tuple(
                 ScheduleView(
-                    job=job.name, pattern=job.pattern, enabled=job.enabled, next=job.next, last=job.last
+                    job=job.name,
+                    pattern=job.pattern,
+                    enabled=job.enabled,
+                    next=job.next,
+                    last=job.last,
+                    missed=job.missed,
+                    last_missed=job.last_missed,
                 )
                 for job in self._scheduler.jobs
             ),
