@@ -7,7 +7,7 @@ at once. How the daemon stands is told by `daemon.standing`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,9 @@ class Answers:
         server_name: str,
         clock: Clock,
         metrics: Callable[[], str],
+        told: Mapping[str, Callable[[Mapping[str, Any]], Awaitable[Reply]]] | None = None,
     ) -> None:
+        """Make it; `told` are answers of other parts, by module and command."""
         self._store = store
         self._queue = queue
         self._settings = settings
@@ -64,6 +66,7 @@ class Answers:
         self._server_name = server_name
         self._clock = clock
         self._metrics = metrics
+        self._told = told or {}
         self._setting = asyncio.Lock()
 
     @property
@@ -100,7 +103,10 @@ class Answers:
         """Do a command whose rights and values have been checked."""
         given = request.parameters
         reply: Reply
-        if request.command in OPERATION_TYPES:
+        answer = self._told.get(f"{request.module} {request.command}")
+        if answer is not None:
+            reply = await answer(given)
+        elif request.command in OPERATION_TYPES:
             reply = await self._queued(request.command, given, caller)
         elif request.module == "config":
             reply = await self._configure(request.command, given)

@@ -45,6 +45,7 @@ from daemon.realtime import RealtimeScanner
 from daemon.recording import Recording
 from daemon.scheduler import Scheduler
 from daemon.standing import Standing
+from daemon.telling import Telling
 from daemon.works import Works
 
 PRESSURE_EVENTS = 500
@@ -189,6 +190,7 @@ class Daemon:
             server_name=config.server.name,
             clock=clock,
             metrics=lambda: metrics.text(self._recording.status(), self._realtime, self._queue),
+            told=Telling(self._announcing.kept, self._announcing.logs, self._queue).answers(),
         )
 
     # ------------------------------------------------------------------ running

@@ -112,7 +112,14 @@ class Notifications:
 
     def unsent(self) -> str:
         """Return what could not be sent and why, in words; empty where all is well."""
-        waiting = sum(1 for one in self._pending.values() if any(way.attempts for way in one.ways.values()))
+        waiting = sum(
+            1
+            for one in self._pending.values()
+            if any(
+                way.state is State.PENDING and (way.attempts or self._failures.get(name))
+                for name, way in one.ways.items()
+            )
+        )
         troubles = [f"{name}: {reason}" for name, reason in self._reasons.items()]
         words = [f"{waiting:,} notifications wait"] if waiting else []
         words += [f"{self._given_up:,} could not be sent"] if self._given_up else []
@@ -148,7 +155,8 @@ class Notifications:
         )
         notification = self._without_lost_ways(notification)
         number = await self._keep(notification)
-        log.info("notification_made", notification=number, level=message.level.value, subject=message.subject)
+        facts = {"importance": message.level.value, "subject": message.subject}
+        log.info("notification_made", notification=number, **facts)
         self._await_ways(number, notification)
 
     def _was_told(self, once: str, now: datetime) -> bool:

@@ -28,7 +28,7 @@ from daemon import condition, views
 from daemon.operations_queue import OperationsQueue
 from daemon.realtime import RealtimeScanner
 from daemon.recording import Recording
-from daemon.scheduler import Scheduler
+from daemon.scheduler import Job, Scheduler
 
 GAPS_SHOWN_MAX = 20
 SCAN_TYPES = frozenset({"doSmartScan", "doAccountScan"})
@@ -116,18 +116,7 @@ class Standing:
             gaps=tuple(gaps[:GAPS_SHOWN_MAX]),
             gaps_total=len(gaps),
             operations=tuple(one for one in operations if not one.has_ended),
-            schedules=tuple(
-                ScheduleView(
-                    job=job.name,
-                    pattern=job.pattern,
-                    enabled=job.enabled,
-                    next=job.next,
-                    last=job.last,
-                    missed=job.missed,
-                    last_missed=job.last_missed,
-                )
-                for job in self._scheduler.jobs
-            ),
+            schedules=tuple(_schedule_view(job) for job in self._scheduler.jobs),
             accounts=stored.accounts,
             counts=stored.counts,
             space=stored.space,
@@ -196,6 +185,18 @@ class _Stored(msgspec.Struct, frozen=True, kw_only=True):
     accounts: int
     counts: tuple[CountView, ...]
     space: SpaceView
+
+
+def _schedule_view(job: Job) -> ScheduleView:
+    return ScheduleView(
+        job=job.name,
+        pattern=job.pattern,
+        enabled=job.enabled,
+        next=job.next,
+        last=job.last,
+        missed=job.missed,
+        last_missed=job.last_missed,
+    )
 
 
 def _last_of_each_type(operations: list[OperationView]) -> list[OperationView]:
