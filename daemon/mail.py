@@ -10,6 +10,7 @@ that it refuses for now is tried again, one that it refuses for good is told.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import ssl
 from collections.abc import Mapping
@@ -106,6 +107,8 @@ class Mail:
             if password is not None and section.smtp_username is not None:
                 await client.login(section.smtp_username, password.revealed)
             answers, _ = await client.sendmail(self._sender, recipients, message.as_bytes(policy=SMTP_POLICY))
+            with contextlib.suppress(aiosmtplib.SMTPException, OSError):
+                await client.quit()
         finally:
             client.close()
         return {one: (answer.code, answer.message) for one, answer in answers.items()}
@@ -131,7 +134,7 @@ class Mail:
         match error:
             case aiosmtplib.SMTPAuthenticationError():
                 return Undelivered(f"the mail server {self._where} refused the login: {error.code}")
-            case aiosmtplib.SMTPSenderRefused() | aiosmtplib.SMTPDataError():
+            case aiosmtplib.SMTPDataError():
                 said = f"{error.code} {_one_line(error.message)}"
                 permanent = error.code >= _PERMANENT
                 return Undelivered(

@@ -67,6 +67,7 @@ class Notifications:
         self._failures = dict.fromkeys(ways, 0)
         self._reasons: dict[str, str] = {}
         self._given_up = 0
+        self._keeping = asyncio.Lock()
         self._told: OrderedDict[str, tuple[datetime, int]] = OrderedDict()
         self.dropped = 0
 
@@ -303,8 +304,10 @@ class Notifications:
 
     async def _change(self, number: int, notification: Notification) -> None:
         self._await_ways(number, notification)
-        if number > 0:
-            content = msgspec.json.encode(notification, enc_hook=str)
+        if number <= 0:
+            return
+        content = msgspec.json.encode(notification, enc_hook=str)
+        async with self._keeping:  # an older value must not come after a newer one
             await self._on_disk(lambda: self._kept.change(number, content, pending=notification.is_pending))
 
     async def _on_disk(self, work: Callable[[], _T]) -> _T | None:

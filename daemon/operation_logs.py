@@ -18,8 +18,9 @@ from typing import Any
 import msgspec
 import structlog
 
-from backupd.clock import Clock
+from backupd.clock import Clock, wait_until_set
 from backupd.errors import BackupdError
+from backupd.operations import Operation
 from backupd.store.ledger_tables import KeptLogs
 from backupd.views import LogLineView
 
@@ -78,6 +79,7 @@ class OperationLogs:
         self._keeping = threading.Lock()
         self._unkept: dict[str, _Unkept] = {}
         self._next_number: dict[str, int] = {}
+        self._wake = asyncio.Event()
 
     def take(self, event: Mapping[str, Any]) -> None:
         """Take a copy of a line if it is an operation's; from any thread."""
@@ -90,10 +92,16 @@ class OperationLogs:
             self._unkept.setdefault(operation, _Unkept()).add(dict(event))
 
     async def run(self) -> None:
-        """Keep lines every few seconds until cancelled."""
+        """Keep lines every few seconds, and at an operation's end, until cancelled."""
         while True:
-            await self._clock.sleep(FLUSH_SECONDS)
+            await wait_until_set(self._wake, self._clock, FLUSH_SECONDS)
+            self._wake.clear()
             await self.flush()
+
+    def operation_changed(self, operation: Operation) -> None:
+        """Keep at once what was logged of an operation that ended; from the event loop's thread."""
+        if operation.has_ended:
+            self._wake.set()
 
     async def flush(self) -> None:
         """Keep what was logged until now; what can't be kept is lost, and that is logged."""

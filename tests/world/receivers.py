@@ -7,6 +7,7 @@ port. `WebServer` answers with the status a test sets (a redirect too), or not a
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 import threading
 from dataclasses import dataclass
@@ -74,6 +75,7 @@ class MailServer:
         if self._certificates is not None:
             context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
             context.load_cert_chain(self._certificates / "server.crt", self._certificates / "server.key")
+        logging.getLogger("mail.log").setLevel(logging.ERROR)
         self._controller = Controller(
             _Hooks(self),
             hostname="127.0.0.1",
