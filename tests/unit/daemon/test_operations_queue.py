@@ -387,3 +387,13 @@ async def test_a_listener_hears_of_start_and_end_and_can_break_nothing() -> None
     assert [status for status, _ in told] == [S.REMOVED, S.RUNNING, S.SUCCESSFUL]
     assert told[-1] == (S.SUCCESSFUL, S.SUCCESSFUL)
     assert world.queue.bugs == 3
+
+
+async def test_what_a_crash_interrupted_is_told() -> None:
+    """A listener hears of what ran when the process before ended."""
+    world, told = World(), []
+    ran = Operation(uuid="u", order=1, type="Scan", status=S.RUNNING, submitted=START)
+    world.ledger.save_operation(ran)
+    world.queue._on_change = told.append
+    await world.queue.load()
+    assert [one.status for one in told] == [S.INTERRUPTED]
