@@ -22,7 +22,7 @@ Url = Annotated[
     Meta(
         min_length=1,
         max_length=2_000,
-        pattern=r"^https?://[^\s\x00-\x20\x7f]+$",
+        pattern=r"^https?://[^\s\x00-\x20\x7f]+\Z",
         description="a URL that begins with http:// or https://",
     ),
 ]

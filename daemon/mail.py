@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP as SMTP_POLICY
-from email.utils import format_datetime
+from email.utils import format_datetime, parseaddr
 
 import aiosmtplib
 
@@ -61,6 +61,8 @@ class Mail:
 
     async def send(self, notification: Notification, recipients: tuple[str, ...]) -> Outcome:
         """Hand a notification to the mail server for these recipients. Raises `Undelivered`."""
+        if not ascii_address(parseaddr(self._sender)[1]):
+            raise Undelivered("notifications.sender is no e-mail address")
         message = compose(notification, sender=self._sender, domain=self._domain)
         writable = {one: ascii_address(one) for one in recipients}
         impossible = {

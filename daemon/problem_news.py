@@ -26,7 +26,7 @@ from daemon import condition, messages
 from daemon.delivery import Notification
 from daemon.messages import Level, Message
 
-LOOK_SECONDS = 15.0
+LOOK_SECONDS = 30.0
 LASTING = timedelta(seconds=20)
 """A problem that lasts less long is not told, unless it is critical; nor is its end."""
 QUIET = timedelta(hours=1)

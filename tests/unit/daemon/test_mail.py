@@ -71,6 +71,17 @@ async def test_a_mail_arrives_as_it_was_meant() -> None:
     assert (head["X-Backupd-Level"], head["Importance"]) == ("critical", "high")
 
 
+async def test_the_sender_may_have_a_name_and_must_be_an_address() -> None:
+    """A sender with a name is one; what is no address is told by the key's name, and nothing is sent."""
+    with MailServer() as server:
+        await mail(server, sender="Prüfer <backup@x.org>").send(TOLD, (ADMIN,))
+        with pytest.raises(Undelivered, match=r"notifications\.sender"):
+            await mail(server, sender="nobody").send(TOLD, (ADMIN,))
+    (received,) = server.received
+    assert received.sender == "backup@x.org"
+    assert received.message["From"] == "Prüfer <backup@x.org>"
+
+
 async def test_own_recipients_stand_in_no_header() -> None:
     """`To` names the admins alone; without an admin it names nobody."""
     with MailServer() as server:
