@@ -70,7 +70,7 @@ class Announcing:
         if message is not None:
             self._notifications.tell(message)
         self._ping.operation_changed(operation)
-        self.logs.operation_changed(operation)
+        self.logs.keep_soon()
 
     def look_soon(self) -> None:
         """Look for news at once: something has changed."""

@@ -311,6 +311,7 @@ class Daemon:
         now = self._clock.now()
         await asyncio.to_thread(self._store.ledger.open_gap, account, reason, detail, now)
         self._healing.gap_opened()
+        self._announcing.look_soon()
 
     async def _remember_session(self) -> None:
         url, now = self._config.broker.url, self._clock.now()

@@ -27,6 +27,8 @@ GAPS_TOLD_MAX = 10
 SUBJECT_CHARACTERS_MAX = 180
 TEXT_CHARACTERS_MAX = 16_000
 OWN_RECIPIENTS_MAX = 50
+GAPS = "gaps"
+"""What the facts of a message about gaps say that it is about."""
 
 
 class Level(StrEnum):
@@ -230,7 +232,7 @@ def of_gaps(opened: Sequence[Gap], opened_total: int, healed: int, still_open: i
         subject=_subject(server, f"gaps: {', '.join(what)}, {open_now}"),
         text=_text([*lines, "Look further: backupctl status"]),
         facts={
-            "what": "gaps",
+            "what": GAPS,
             "opened": opened_total,
             "healed": healed,
             "open": still_open,

@@ -20,7 +20,6 @@ import structlog
 
 from backupd.clock import Clock, wait_until_set
 from backupd.errors import BackupdError
-from backupd.operations import Operation
 from backupd.store.ledger_tables import KeptLogs
 from backupd.views import LogLineView
 
@@ -92,16 +91,15 @@ class OperationLogs:
             self._unkept.setdefault(operation, _Unkept()).add(dict(event))
 
     async def run(self) -> None:
-        """Keep lines every few seconds, and at an operation's end, until cancelled."""
+        """Keep lines every few seconds, and when asked to, until cancelled."""
         while True:
             await wait_until_set(self._wake, self._clock, FLUSH_SECONDS)
             self._wake.clear()
             await self.flush()
 
-    def operation_changed(self, operation: Operation) -> None:
-        """Keep at once what was logged of an operation that ended; from the event loop's thread."""
-        if operation.has_ended:
-            self._wake.set()
+    def keep_soon(self) -> None:
+        """Keep at once what was logged until now; from the event loop's thread."""
+        self._wake.set()
 
     async def flush(self) -> None:
         """Keep what was logged until now; what can't be kept is lost, and that is logged."""

@@ -109,8 +109,8 @@ class ProblemNews:
 class GapNews:
     """Gathers what happened to gaps, and tells it at once, then at most once in `QUIET`."""
 
-    def __init__(self, server: str, known: Iterable[Gap] = ()) -> None:
-        """Make it with every gap there ever was: these are not told any more."""
+    def __init__(self, server: str, known: Iterable[Gap] = (), told: datetime | None = None) -> None:
+        """Make it with every gap there ever was: these are not told any more; `told` is when any were."""
         self._server = server
         gaps = list(known)
         self.seen = max((gap.id for gap in gaps), default=0)
@@ -118,7 +118,7 @@ class GapNews:
         self._opened: list[Gap] = []
         self._opened_total = 0
         self._healed = 0
-        self._told: datetime | None = None
+        self._told = told
 
     def look(self, new: Sequence[Gap], open_now: Iterable[int], now: datetime) -> list[Message]:
         """Return what is to be told; `new` are the gaps opened since the last look, closed or not."""
@@ -170,7 +170,8 @@ class NewsWatch:
         except (OSError, sqlite3.Error, BackupdError) as error:
             log.error("gaps_not_read", reason=str(error))
             return
-        self._gaps = GapNews(self._server, every)
+        last = next((one.time for one in told if one.facts.get("what") == messages.GAPS), None)
+        self._gaps = GapNews(self._server, every, told=last)
 
     def look_soon(self) -> None:
         """Look at once; from the event loop's thread."""

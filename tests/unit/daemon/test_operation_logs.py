@@ -95,7 +95,7 @@ async def test_another_process_goes_on_where_one_ended(kept: KeptLogs) -> None:
 
 
 async def test_lines_are_kept_while_it_runs(kept: KeptLogs) -> None:
-    """A few seconds after it was logged a line is in the ledger: a daemon killed then keeps it."""
+    """A few seconds after it was logged, or when asked to, a line is kept: a killed daemon keeps it."""
     clock = FakeClock()
     collected = OperationLogs(kept, clock=clock)
     async with asyncio.TaskGroup() as group:
@@ -105,6 +105,11 @@ async def test_lines_are_kept_while_it_runs(kept: KeptLogs) -> None:
         await clock.advance(3)
         await clock.wait_until_asleep()
         assert len(kept.of("u1")) == 1
+        collected.take(line(1))
+        collected.keep_soon()
+        async with asyncio.timeout(5):
+            while len(kept.of("u1")) < 2:  # noqa: ASYNC110 - a thread keeps it
+                await asyncio.sleep(0.001)
         task.cancel()
 
 

@@ -145,6 +145,15 @@ def test_gaps_of_before_are_no_news_but_their_healing_is() -> None:
     assert healed.facts["healed"] == 2
 
 
+def test_gaps_stay_quiet_over_restarts() -> None:
+    """A daemon that starts again and again, and loses its session each time, tells its gaps once an hour."""
+    news = GapNews(MAIL, [gap(1)], told=at(-60))
+    assert [one.facts["healed"] for one in news.look([], set(), at(0))] == [1]
+    news = GapNews(MAIL, told=at(-60))
+    assert news.look([gap(2)], {2}, at(0)) == []
+    assert len(news.look([], {2}, at(3_600))) == 1
+
+
 async def test_the_watch_reads_ledger_and_status(tmp_path) -> None:
     """Gaps that open in the ledger and problems in the status reach whoever is told, at the next look."""
     ledger, clock = Ledger(tmp_path / "state.sqlite"), FakeClock()
