@@ -127,9 +127,10 @@ class Severity(StrEnum):
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that is not well, in one sentence, and what to do about it."""
+    """Something that is not well, in one sentence, and what to do; `name` is a stable word for it."""
 
     severity: Severity
+    name: str = ""
     message: str
     hint: str = ""
 

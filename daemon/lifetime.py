@@ -34,6 +34,7 @@ from backupd.store.ledger import SetAttribute
 from backupd.store.ledger_tables import KeptJobs
 from backupd.store.store import Store
 from daemon import metrics, wiring
+from daemon.announcing import Announcing
 from daemon.answers import Answers, names_of
 from daemon.configuring import Configuring
 from daemon.control_socket import ControlSocket
@@ -49,6 +50,7 @@ from daemon.recording import Recording
 from daemon.scheduler import Scheduler
 from daemon.services import Services
 from daemon.standing import Standing
+from daemon.telling import Telling
 from daemon.works import SCHEDULE, Works
 
 PRESSURE_EVENTS = 500
@@ -122,7 +124,16 @@ class Daemon:
         )
         self._realtime = self._make_realtime(store, appserver)
         works = self._make_works(store, appserver)
-        self._queue = OperationsQueue(KeptOperations(store.ledger), works.factories(), clock=clock)
+        self._announcing = Announcing(
+            config, store.ledger, self._settings, server_id=self._server_id, clock=clock
+        )
+        self._stack.push_async_callback(self._announcing.close)
+        self._queue = OperationsQueue(
+            KeptOperations(store.ledger),
+            works.factories(),
+            clock=clock,
+            on_change=self._announcing.operation_changed,
+        )
         self._scheduler = Scheduler(self._run_job, clock=clock, ledger=KeptJobs(store.ledger))
         await self._scheduler.load()
         self._services = Services(
@@ -203,6 +214,7 @@ class Daemon:
             scheduler=self._scheduler,
             services=self._services,
             clock=clock,
+            unsent=self._announcing.unsent,
         )
         names = names_of(self._server_id, config.server.name)
         configuring = Configuring(
@@ -213,6 +225,7 @@ class Daemon:
             server_name=config.server.name,
             names=names,
         )
+        told = Telling(self._announcing.kept, self._announcing.logs, self._queue)
         return Answers(
             store=store,
             queue=self._queue,
@@ -221,7 +234,7 @@ class Daemon:
             looking=Looking(store, clock=clock),
             names=names,
             metrics=lambda: metrics.text(self._recording.status(), self._realtime, self._queue),
-            parts=(configuring.table(),),
+            parts=(configuring.table(), told.table()),
         )
 
     # ------------------------------------------------------------------ running
@@ -245,6 +258,7 @@ class Daemon:
                     ("healing", self._healing.run()),
                     ("scheduler", self._scheduler.run()),
                     ("warnings", self._warn_if_idle()),
+                    ("announcing", self._announcing.run(self._answers.status)),
                     ("gaps", self._open_gaps_of_settings()),
                     ("reloading", self._reload_when_asked()),
                     ("watchdog", feed_watchdog(self._notifier, self._clock, self._unwell)),
@@ -333,6 +347,7 @@ class Daemon:
         now = self._clock.now()
         await asyncio.to_thread(self._store.ledger.open_gap, account, reason, detail, now)
         self._healing.gap_opened()
+        self._announcing.look_soon()
 
     async def _remember_session(self) -> None:
         url, now = self._config.broker.url, self._clock.now()
@@ -368,6 +383,7 @@ class Daemon:
             self.end(begin_anew=True)
             return
         self._apply_settings()
+        self._announcing.look_soon()
 
     def _realtime_returned(self) -> None:
         """Have what happened while the Realtime Scanner was off found by a scan, as for any other gap."""

@@ -3,14 +3,15 @@
 Lines of the libraries (the standard `logging`) come out in the same form. Exceptions are structured, with
 their frames and causes but without local variables, which could hold anything. Values under names that sound
 like secrets are replaced, long texts are cut. The level can be changed at any time, also for loggers bound
-before. A line that can't be encoded or written never raises.
+before. A line that can't be encoded or written never raises. Whoever asked for it (`copy_to`) gets a copy of
+every line that is written, without its secrets.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from datetime import datetime
 from typing import Any, TextIO
 
@@ -55,6 +56,20 @@ class _Threshold:
 _threshold = _Threshold()
 
 
+class _Copies:
+    """Who gets copies of lines, in one place for every logger."""
+
+    taker: Callable[[Mapping[str, Any]], None] | None = None
+
+    def __call__(self, _logger: Any, _method: str, event: _EventDict) -> _EventDict:
+        if self.taker is not None:
+            self.taker(event)
+        return event
+
+
+_copies = _Copies()
+
+
 def configure(form: LogFormat, level: LogLevel, *, stream: TextIO | None = None) -> None:
     """Set up logging for the process; calling it again changes everything."""
     stream = sys.stderr if stream is None else stream
@@ -79,6 +94,11 @@ def set_level(level: LogLevel) -> None:
     _threshold.level = _LEVELS[level]
 
 
+def copy_to(taker: Callable[[Mapping[str, Any]], None] | None) -> None:
+    """Give a copy of every line to `taker` from now on; None: to nobody. It must neither raise nor log."""
+    _copies.taker = taker
+
+
 def _shared(form: LogFormat) -> list[Any]:
     steps: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -91,7 +111,7 @@ def _shared(form: LogFormat) -> list[Any]:
         steps.append(structlog.processors.ExceptionRenderer(transformer))
     if form is LogFormat.CONSOLE:
         steps.append(_with_readable_moments)
-    return [*steps, _without_secrets]
+    return [*steps, _without_secrets, _copies]
 
 
 def _with_readable_moments(_logger: Any, _method: str, event: _EventDict) -> _EventDict:

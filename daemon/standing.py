@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import msgspec
@@ -50,7 +51,9 @@ class Standing:
         scheduler: Scheduler,
         services: Services,
         clock: Clock,
+        unsent: Callable[[], str] = str,
     ) -> None:
+        """Make it; `unsent` says in words what admins could not be told."""
         self._store = store
         self._server_id = server_id
         self._server_name = server_name
@@ -62,6 +65,7 @@ class Standing:
         self._scheduler = scheduler
         self._services = services
         self._clock = clock
+        self._unsent = unsent
         self._started = clock.now()
 
     async def status(self) -> StatusReply:
@@ -93,6 +97,7 @@ class Standing:
             space=stored.space,
             services_stopped=self._services.stopped,
             schedules=schedules,
+            unsent=self._unsent(),
         )
         return StatusReply(
             server_id=self._server_id,

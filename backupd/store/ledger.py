@@ -181,6 +181,10 @@ class Ledger:
             return self._gaps(f"WHERE {where}", ())
         return self._gaps(f"WHERE {where} AND account = ?", (account,))
 
+    def gaps_after(self, gap: int) -> list[Gap]:
+        """Return gaps that were opened later than the one of this number, open or not."""
+        return self._gaps("WHERE id > ?", (gap,))
+
     def put_waiting(self, waiting: Waiting) -> None:
         """Keep a change that waits; of one item only the newest waits."""
         key = waiting.key
