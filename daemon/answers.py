@@ -7,7 +7,7 @@ at once. How the daemon stands is told by `daemon.standing`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ class Answers:
         server_id: str,
         server_name: str,
         clock: Clock,
-        metrics: Callable[[], str],
+        metrics: Callable[[], Awaitable[str]],
     ) -> None:
         self._store = store
         self._queue = queue
@@ -75,9 +75,9 @@ class Answers:
         """Return the state of everything."""
         return await self._standing.status()
 
-    def metrics(self) -> str:
+    async def metrics(self) -> str:
         """Return the metrics in Prometheus' text format."""
-        return self._metrics()
+        return await self._metrics()
 
     # --------------------------------------------------------------- operations
 

@@ -47,6 +47,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     last_operations: Sequence[OperationView]
     damaged: Sequence[str]
     space: SpaceView
+    metrics_trouble: str = ""
 
 
 def problems(facts: Facts) -> list[Problem]:
@@ -154,6 +155,13 @@ def _store_problems(facts: Facts) -> list[Problem]:
         _danger(f"damaged: {sentence}", "the rest of the backup goes on; keep the file for repair")
         for sentence in facts.damaged[:5]
     ]
+    if facts.metrics_trouble:
+        found.append(
+            _attention(
+                f"metrics are not served: {facts.metrics_trouble}",
+                "mend [metrics] listen; it is tried again by itself, and the control socket has them too",
+            )
+        )
     for operation in facts.last_operations:
         if operation.status in {OperationStatus.FAILED, OperationStatus.INTERRUPTED}:
             found.append(

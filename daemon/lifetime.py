@@ -32,12 +32,14 @@ from backupd.jobs.smartscan.scan import SmartScan
 from backupd.operations import Operation, OperationStatus
 from backupd.store.ledger import SetAttribute
 from backupd.store.store import Store
-from daemon import logs, metrics, wiring
+from daemon import logs, wiring
 from daemon.answers import Answers
 from daemon.control_socket import ControlSocket
 from daemon.healing import HEALING, Healing
 from daemon.health import Notifier, Pulse, feed_watchdog, patience
 from daemon.kept_operations import KeptOperations
+from daemon.metrics import Metrics
+from daemon.metrics_listener import MetricsListener
 from daemon.operations_queue import OperationsQueue
 from daemon.quarantine import Quarantine
 from daemon.realtime import RealtimeScanner
@@ -157,6 +159,7 @@ class Daemon:
 
     def _make_answers(self, store: Store) -> Answers:
         config, clock = self._config, self._clock
+        self._metrics_listener = MetricsListener(config.metrics.listen, clock=clock)
         standing = Standing(
             store=store,
             server_id=self._server_id,
@@ -168,7 +171,9 @@ class Daemon:
             realtime=self._realtime,
             scheduler=self._scheduler,
             clock=clock,
+            metrics_trouble=lambda: self._metrics_listener.trouble,
         )
+        self._metrics = Metrics(standing, clock)
         return Answers(
             store=store,
             queue=self._queue,
@@ -177,7 +182,7 @@ class Daemon:
             server_id=self._server_id,
             server_name=config.server.name,
             clock=clock,
-            metrics=lambda: metrics.text(self._recording.status(), self._realtime, self._queue),
+            metrics=self._metrics.text,
         )
 
     # ------------------------------------------------------------------ running
@@ -203,6 +208,7 @@ class Daemon:
                     ("warnings", self._warn_if_idle()),
                     ("gaps", self._open_gaps_of_settings()),
                     ("reloading", self._reload_when_asked()),
+                    ("metrics", self._metrics_listener.run(self._metrics.text)),
                     ("watchdog", feed_watchdog(self._notifier, self._clock, self._unwell)),
                 )
             ]

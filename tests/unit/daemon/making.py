@@ -9,9 +9,9 @@ from typing import Any
 from backupd.attributes import Settings
 from backupd.control import CommandRequest, Reply
 from backupd.operations import Run
-from daemon import metrics
 from daemon.answers import Answers
 from daemon.kept_operations import KeptOperations
+from daemon.metrics import Metrics
 from daemon.operations_queue import OperationsQueue
 from daemon.peers import Caller
 from daemon.quarantine import Quarantine
@@ -63,6 +63,7 @@ class AnsweringWorld(BackupWorld):
             scheduler=self.scheduler,
             clock=self.clock,
         )
+        self.metrics = Metrics(self.standing, self.clock)
         self.answers = Answers(
             store=self.store,
             queue=self.queue,
@@ -71,7 +72,7 @@ class AnsweringWorld(BackupWorld):
             server_id=SERVER,
             server_name="mail",
             clock=self.clock,
-            metrics=lambda: metrics.text(self.recording.status(), self.realtime, self.queue),
+            metrics=self.metrics.text,
         )
 
     async def ask(self, module: str, command: str, **parameters: Any) -> Reply:
