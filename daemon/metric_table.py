@@ -101,10 +101,10 @@ TABLE = (
     _gauge(
         "operation_last_failed", "1 if the last ended one of this type failed or was interrupted.", "type"
     ),
-    _gauge("schedule_enabled", "1 if the job runs by itself.", "job"),
-    _gauge("schedule_next_run_timestamp_seconds", "When the job runs next; none if never.", "job"),
-    _gauge("schedule_last_run_timestamp_seconds", "When the job last ran; none if never.", "job"),
-    _counter("schedule_missed_runs_total", "Runs that were missed and not made up for.", "job"),
+    _gauge("schedule_enabled", "1 if the job runs by itself.", "schedule"),
+    _gauge("schedule_next_run_timestamp_seconds", "When the job runs next; none if never.", "schedule"),
+    _gauge("schedule_last_run_timestamp_seconds", "When the job last ran; none if never.", "schedule"),
+    _counter("schedule_missed_runs_total", "Runs that were missed and not made up for.", "schedule"),
     # What the backup holds
     _gauge("accounts", "Accounts that are backed up."),
     _gauge("accounts_deleted", "Deleted accounts that the backup still holds."),
