@@ -119,7 +119,7 @@ class Standing:
             space=stored.space,
             metrics_trouble=self._metrics_trouble(),
         )
-        fresh = _freshness(facts, stored)
+        fresh = await asyncio.to_thread(_freshness, facts, stored)
         subscription, publisher = self._realtime.subscription, self._realtime.publisher
         return Survey(
             status=self._reply(facts, stored, fresh.worst, operations),

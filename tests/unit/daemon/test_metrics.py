@@ -23,6 +23,7 @@ from backupd.states import ChangeType
 from backupd.store.ledger import Waiting
 from daemon import logs, metric_table, metric_values
 from daemon.doubts import SCANS_READ_MAX, WAITING_READ_ALWAYS_MAX, WAITING_SECONDS, Doubts
+from daemon.freshness import Doubt
 from daemon.metric_table import PREFIX, MetricType
 from daemon.operations_queue import _Place
 from daemon.publisher import PublisherStatus
@@ -257,6 +258,20 @@ def test_names_of_events_are_bounded() -> None:
     assert len(counts) == logs.EVENTS_COUNTED_MAX + 1
     assert counts["error", logs.OTHER_EVENTS] == 50
     assert counts["error", "event_0"] == 2
+
+
+async def test_a_gap_counts_from_its_own_accounts_last_scan(world: AnsweringWorld) -> None:
+    """An account's own scan counts; one that was never scanned alone has that of all accounts."""
+    of_all = world.clock.now()
+    await world.account()
+    await world.clock.advance(100)
+    await world.scan_all()
+    scanned = world.clock.now()
+    await world.clock.advance(100)
+    for account in (ALICE, "new", ""):
+        world.store.ledger.open_gap(account, "sequence_hole", "", world.clock.now())
+    doubts = Doubts(world.store, world.clock).read(world.store.ledger.gaps(), 0, of_all)
+    assert doubts == [Doubt(ALICE, scanned), Doubt("new", of_all), Doubt(None, of_all)]
 
 
 async def test_the_cost_of_doubts_is_bounded(world: AnsweringWorld) -> None:
