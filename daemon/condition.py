@@ -64,6 +64,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     services_stopped: Sequence[str] = ()
     schedules: Sequence[ScheduleView] = ()
     unsent: str = ""
+    metrics_trouble: str = ""
 
 
 def problems(facts: Facts) -> list[Problem]:
@@ -224,6 +225,14 @@ def _store_problems(facts: Facts) -> list[Problem]:
         _danger(DAMAGED, f"damaged: {sentence}", "the rest of the backup goes on; keep the file for repair")
         for sentence in facts.damaged[:5]
     ]
+    if facts.metrics_trouble:
+        found.append(
+            _attention(
+                "metrics_not_served",
+                f"metrics are not served: {facts.metrics_trouble}",
+                "mend [metrics] listen; it is tried again by itself, and the control socket has them too",
+            )
+        )
     for operation in facts.last_operations:
         if operation.status in {OperationStatus.FAILED, OperationStatus.INTERRUPTED}:
             found.append(

@@ -241,7 +241,7 @@ class World:
 
         return pieces()
 
-    def metrics(self) -> str:
+    async def metrics(self) -> str:
         return "# TYPE backupd_up gauge\nbackupd_up 1\n"
 
 

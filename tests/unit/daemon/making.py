@@ -9,11 +9,11 @@ from typing import Any
 from backupd.attributes import Settings
 from backupd.control import CommandRequest, Reply
 from backupd.operations import Run
-from daemon import metrics
 from daemon.answers import OPERATION_TYPES, Answers, names_of
 from daemon.configuring import Configuring
 from daemon.kept_operations import KeptOperations
 from daemon.looking import Looking
+from daemon.metrics import Metrics
 from daemon.operations_queue import OperationsQueue
 from daemon.peers import Caller
 from daemon.quarantine import Quarantine
@@ -60,6 +60,7 @@ class AnsweringWorld(BackupWorld):
             services=self.services,
             clock=self.clock,
         )
+        self.metrics = Metrics(self.standing, self.clock)
         names = names_of(SERVER, "mail")
         self.configuring = Configuring(
             settings=self.settings,
@@ -76,7 +77,7 @@ class AnsweringWorld(BackupWorld):
             standing=self.standing,
             looking=Looking(self.store, clock=self.clock),
             names=names,
-            metrics=lambda: metrics.text(self.recording.status(), self.realtime, self.queue),
+            metrics=self.metrics.text,
             parts=(self.configuring.table(),),
         )
 
