@@ -142,6 +142,10 @@ class Notifications(msgspec.Struct, frozen=True, kw_only=True):
     ping_url: Url | None = None
 
 
+SECRET_KEYS = frozenset({"webhook_url", "ping_url"})
+"""Keys whose values let whoever knows them speak for this server: never printed, never logged."""
+
+
 class Metrics(msgspec.Struct, frozen=True, kw_only=True):
     """Where metrics can be read besides the control socket: `host:port`, by whoever reaches it."""
 
