@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 FIELD_WIDTH = 22
+TEXT_CHARACTERS_MAX = 100
 WHOLE_CHARACTERS_MAX = 36
 """Columns with no longer cell, such as dates and UUIDs, are folded only where nothing else can be."""
 
@@ -106,6 +107,15 @@ def page_for(out: TextIO) -> Page:
     from rich.console import Console  # noqa: PLC0415 - see the module's first words
 
     return RichPage(Console(file=out))
+
+
+def page_width(out: TextIO) -> int:
+    """Return the width for running text: the terminal's, but never more than one reads with ease."""
+    try:
+        columns = os.get_terminal_size(out.fileno()).columns
+    except (OSError, ValueError):
+        columns = 0
+    return min(columns, TEXT_CHARACTERS_MAX) if columns else TEXT_CHARACTERS_MAX
 
 
 def warn(text: str) -> None:
