@@ -171,7 +171,7 @@ def _command(command: Command, width: int) -> str:
         return "\n".join([*lines, "", "It is not available yet.", ""])
     answers = " or ".join(command.replies)
     note = f"{_NOTES[command.kind]} With --json it answers: {answers}."
-    lines += ["", *_folded(note, width), "backupctl help explains the options that every command has.", ""]
+    lines += ["", *_folded(f"{note} backupctl help explains the options that every command has.", width), ""]
     return "\n".join(lines)
 
 

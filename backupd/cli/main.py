@@ -137,12 +137,12 @@ def _ask(daemon: Daemon, request: Request, command: Command) -> int:
                 f"the operation goes on; follow it: backupctl backup monitor {visible(reply.operation.uuid)}"
             )
             raise
+    written = _write_lists(reply, output, request) if output and isinstance(reply, AccountsReply) else ""
     if options.json:
         sys.stdout.write(harmless_json(content) + "\n")
     else:
         show(reply, command, page)
-    if output and isinstance(reply, AccountsReply):
-        _write_lists(reply, output, request)
+        sys.stdout.write(written)
     return _ended(reply, json=options.json)
 
 
@@ -154,17 +154,14 @@ def _ended(reply: Reply, *, json: bool) -> int:
     return EXIT_STATUS_OF_OUTCOME[reply.outcome] if isinstance(reply, DoctorReply) else 0
 
 
-def _write_lists(reply: AccountsReply, output: str, request: Request) -> None:
+def _write_lists(reply: AccountsReply, output: str, request: Request) -> str:
+    """Write the lists that were asked for to their file, and return the line that says so."""
     from backupd.cli.accounts_file import write_lists  # noqa: PLC0415 - see the module's first words
 
     headers = request.parameters["output_headers"]
     assert isinstance(headers, list)
     write_lists(output, reply.accounts, headers)
-    told = f"{len(reply.accounts):,} accounts written to {visible(output)}"
-    if request.options.json:
-        warn(told)
-    else:
-        sys.stdout.write(told + "\n")
+    return f"{len(reply.accounts):,} accounts written to {visible(output)}\n"
 
 
 def _absolute(command: Command, parameters: Mapping[str, Value]) -> dict[str, Value]:

@@ -2,19 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import pty
-import re
-import select
 import stat
-import struct
-import subprocess
-import sys
-import termios
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -25,67 +14,7 @@ from prompt_toolkit.history import InMemoryHistory
 from backupd.cli.candidates import nothing_known
 from backupd.cli.shell import Shell, WordCompleter, history_path, kept_history, split_typed, words_of
 from tests.world.service import ENDLESS
-
-ROOT = Path(__file__).parents[3]
-WAIT_SECONDS_MAX = 20.0
-PROMPT = "\nbackupctl>"
-ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[a-zA-Z]|\x1b[=>]")
-
-
-class Terminal:
-    """A `backupctl` on a terminal of its own."""
-
-    def __init__(self, words: Sequence[str], environ: Mapping[str, str]) -> None:
-        self._main, side = pty.openpty()
-        fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
-        self.process = subprocess.Popen(
-            # The terminal is its controlling one, so that Ctrl-C is a signal.
-            ["setsid", "--ctty", sys.executable, "-m", "backupd.cli.main", *words],
-            stdin=side,
-            stdout=side,
-            stderr=side,
-            cwd=ROOT,
-            env={**os.environ, "TERM": "xterm", "COLUMNS": "120", "PROMPT_TOOLKIT_NO_CPR": "1", **environ},
-        )
-        os.close(side)
-        self.seen = b""
-        self._read_to = 0
-
-    def type(self, text: str) -> None:
-        os.write(self._main, text.encode())
-
-    def wait_for(self, *texts: str) -> None:
-        """Wait until the terminal shows these texts, one after the other and after what was waited for."""
-        end = time.monotonic() + WAIT_SECONDS_MAX
-        for text in texts:
-            while (found := ESCAPES.sub(b"", self.seen).find(text.encode(), self._read_to)) < 0:
-                assert time.monotonic() < end, (text, self.seen)
-                if select.select([self._main], [], [], 0.1)[0]:
-                    with suppress(OSError):
-                        self.seen += os.read(self._main, 65536)
-            self._read_to = found + len(text)
-
-    def answers(self, line: str, *texts: str) -> None:
-        """Give a line and wait for its answer, and for the prompt below it."""
-        self.type(line + "\r")
-        self.wait_for(*texts, PROMPT)
-
-    def ended(self) -> int:
-        return self.process.wait(timeout=WAIT_SECONDS_MAX)
-
-    def ended_by(self, key: str) -> int:
-        """Press a key until the shell has ended: a prompt may be there a moment before keys are read."""
-        for _ in range(40):
-            self.type(key)
-            with suppress(subprocess.TimeoutExpired):
-                return self.process.wait(timeout=WAIT_SECONDS_MAX / 40)
-        return self.ended()
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        os.close(self._main)
+from tests.world.terminal import PROMPT, Terminal
 
 
 @pytest.fixture
@@ -95,10 +24,9 @@ def environ(service_path: str, tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def terminal(environ: dict[str, str]) -> Iterator[Terminal]:
-    terminal = Terminal([], environ)
-    terminal.wait_for(PROMPT)
-    yield terminal
-    terminal.close()
+    with Terminal([], environ) as terminal:
+        terminal.wait_for(PROMPT)
+        yield terminal
 
 
 def test_a_visit_from_help_to_exit(terminal: Terminal, tmp_path: Path):
@@ -131,30 +59,24 @@ def test_ctrl_c_leaves_an_operation_and_ctrl_d_the_shell(terminal: Terminal):
 def test_options_of_the_start_hold(environ: dict[str, str]):
     """`backupctl --socket X --json` asks X and prints JSON for every line; a line may say otherwise."""
     options = ["--json", "--socket", environ["BACKUPD_SOCKET"]]
-    terminal = Terminal(options, {**environ, "BACKUPD_SOCKET": "/no"})
-    try:
+    with Terminal(options, {**environ, "BACKUPD_SOCKET": "/no"}) as terminal:
         terminal.wait_for(PROMPT)
         terminal.answers("backup getBackupInfo", '{"reply":"backup-info"')
         terminal.answers("backup nothing", '"exit_status":64')
         terminal.answers("--socket /nowhere --json=false status", "no daemon answers on /nowhere")
         terminal.type("quit\r")
         assert terminal.ended() == 0
-    finally:
-        terminal.close()
 
 
 def test_without_a_place_for_it_there_is_no_history(environ: dict[str, str], tmp_path: Path):
     """A history that can't be written is told once, on a dumb terminal too, and the shell works."""
     (tmp_path / "backupd").touch()
-    terminal = Terminal([], {**environ, "TERM": "dumb"})
-    try:
+    with Terminal([], {**environ, "TERM": "dumb"}) as terminal:
         terminal.wait_for("no history is kept", PROMPT)
         terminal.answers("backup getBackupInfo", "backup path")
         assert b"\x1b[3" not in terminal.seen
         assert terminal.ended_by("\x04") == 0
         assert terminal.seen.count(b"no history is kept") == 1
-    finally:
-        terminal.close()
 
 
 @pytest.mark.parametrize(
