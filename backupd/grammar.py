@@ -37,6 +37,8 @@ class NotAvailableYet(BackupdError):
 
 
 NAME_WORDS_MAX = max(len(name.split()) for command in COMMANDS for name in command.names)
+OWN_WORDS = ("help", "completion")
+"""What the console answers itself; the daemon has no part in it."""
 
 
 def module_named(word: str) -> str:
@@ -44,10 +46,10 @@ def module_named(word: str) -> str:
     for module in MODULES:
         if squashed(word) == squashed(module):
             return module
-    near = nearest(word, MODULES)
+    valid = (*MODULES, *SHORTCUTS, *OWN_WORDS)
     titles = {command.name: command.title for command in COMMANDS if command.available}
-    title = near or titles.get(nearest(word, titles), "")
-    listed = f"valid: {', '.join((*MODULES, *SHORTCUTS, 'help'))}"
+    title = nearest(word, valid) or titles.get(nearest(word, titles), "")
+    listed = f"valid: {', '.join(valid)}"
     hint = f"did you mean {title}? {listed}" if title else listed
     raise UsageError(f"no module is called {shortened(word)}", hint=hint)
 
@@ -63,16 +65,23 @@ def command_at(module: str, words: Sequence[str]) -> tuple[Command, int]:
         for command in rows:
             if any(form == [squashed(part) for part in name.split()] for name in command.names):
                 return command, length
-    valid = [command.name for command in rows if command.available]
+    raise _no_such_command(module, words)
+
+
+def _no_such_command(module: str, words: Sequence[str]) -> UsageError:
+    """Return the error for words that are no command: it lists what may stand where they went wrong."""
+    valid = [row.name for row in COMMANDS if row.module == module and row.available]
+    inner = [spelling[1] for spelling in MODULE_SPELLINGS if spelling[0] == module]
+    first = list(dict.fromkeys([*(name.split()[0] for name in valid), *inner]))
     if not words:
-        raise UsageError(f"{module} needs a command", hint=f"valid: {', '.join(valid)}")
+        return UsageError(f"{module} needs a command", hint=f"valid: {', '.join(first)}")
     within = [name for name in valid if squashed(name.split()[0]) == squashed(words[0])]
     if len(words) == 1 and within:
-        raise UsageError(f"{module} {words[0]} needs more words", hint=f"valid: {', '.join(within)}")
-    named = " ".join(words[: 2 if within else 1])
-    raise UsageError(
+        return UsageError(f"{module} {words[0]} needs more words", hint=f"valid: {', '.join(within)}")
+    named = " ".join(words[: len(within[0].split())] if within else words[:1])
+    return UsageError(
         f"{module} has no command {shortened(named)}",
-        hint=did_you_mean(named, within or valid, what="command"),
+        hint=did_you_mean(named, within or first, what="command"),
     )
 
 
@@ -163,7 +172,7 @@ def parse(words: Sequence[str]) -> Request:
 
     Raises `UsageError`, or `NotAvailableYet` for a command that is still coming.
     """
-    options, rest, literal = _split_options(words)
+    options, rest, literal = split_options(words)
     if options.version:
         return Request(command=None, options=options)
     if rest and squashed(rest[0]) == "help":
@@ -173,7 +182,7 @@ def parse(words: Sequence[str]) -> Request:
         options.help = True
     if options.help:
         return Request(command=None, options=options, topic=_topic(rest))
-    rest = _spelled_out(rest)
+    rest = spelled_out(rest)
     if not rest:
         raise UsageError("no command before --", hint=f"modules: {', '.join(MODULES)}")
     module = module_named(rest[0])
@@ -184,7 +193,7 @@ def parse(words: Sequence[str]) -> Request:
     return Request(command=command, parameters=complete(command, given), options=options)
 
 
-def _split_options(words: Sequence[str]) -> tuple[Options, list[str], list[str]]:
+def split_options(words: Sequence[str]) -> tuple[Options, list[str], list[str]]:
     """Take the global options out of the words; what stands after `--` is returned apart."""
     options = Options()
     rest: list[str] = []
@@ -213,7 +222,7 @@ def _split_options(words: Sequence[str]) -> tuple[Options, list[str], list[str]]
     return options, rest, []
 
 
-def _spelled_out(words: list[str]) -> list[str]:
+def spelled_out(words: list[str]) -> list[str]:
     """Return a command line with its module in full: shortcuts and other names of modules are replaced."""
     for shortcut, full in SHORTCUTS.items():
         if words and squashed(words[0]) == shortcut:
@@ -227,9 +236,10 @@ def _spelled_out(words: list[str]) -> list[str]:
 
 def _topic(words: list[str]) -> tuple[str, ...]:
     """Return what help is asked about, in the table's spelling; words after a command's name are left out."""
-    words = _spelled_out(words)
-    if not words:
-        return ()
+    words = spelled_out(words)
+    own = [word for word in OWN_WORDS if words and squashed(words[0]) == word]
+    if not words or own:
+        return tuple(own)
     module = module_named(words[0])
     if len(words) == 1:
         return (module,)
@@ -242,6 +252,29 @@ def _topic(words: list[str]) -> tuple[str, ...]:
         return (module, within[0].split()[0])
     command, _ = command_at(module, words[1:])
     return (module, command.name)
+
+
+class Underway(msgspec.Struct, frozen=True, kw_only=True):
+    """What the next word of a line that is still being typed may be.
+
+    `value_of` is the parameter whose name stands right before: the word can only be its value. Without one
+    it may be the value of `waiting`, the first of those in order that has none, or the name of a parameter
+    that is not among `given`, the words by name of parameter.
+    """
+
+    given: Mapping[str, object]
+    value_of: Parameter | None = None
+    waiting: Parameter | None = None
+
+
+_UNTYPED = "\0untyped"
+"""Stands for every word that is not typed yet; no value can be it."""
+
+
+def underway(command: Command, words: Sequence[str]) -> Underway | None:
+    """Return how far the words after a command's name have come; None where they are wrong already."""
+    reader = _Words(command, [*words, *[_UNTYPED] * (len(command.parameters) + 1)], ())
+    return reader.read_until(len(words))
 
 
 class _Words:
@@ -267,6 +300,21 @@ class _Words:
                 )
             self._give(waiting, word)
         return self._given
+
+    def read_until(self, end: int) -> Underway | None:
+        """Read as far as the word at `end`, and tell what that word may be."""
+        try:
+            while self._next < end:
+                if not self._read_named() and not self._read_positional():
+                    return None
+        except UsageError:
+            return None
+        value_of = next((name for name, value in self._given.items() if value == _UNTYPED), None)
+        return Underway(
+            given=self._given,
+            value_of=parameter_named(self._command, value_of) if value_of else None,
+            waiting=self._waiting(),
+        )
 
     def _waiting(self) -> Parameter | None:
         return next((one for one in self._command.in_order if one.name not in self._given), None)
