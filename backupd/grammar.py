@@ -121,7 +121,7 @@ def complete(command: Command, given: Mapping[str, object]) -> dict[str, Value]:
 
 
 class Options(msgspec.Struct, kw_only=True):
-    """What holds for every command. `socket` and `host` are None where not given."""
+    """What holds for every command, `config` for doctor alone. What has a value is None where not given."""
 
     json: bool = False
     progress: bool = False
@@ -130,6 +130,7 @@ class Options(msgspec.Struct, kw_only=True):
     version: bool = False
     socket: str | None = None
     host: str | None = None
+    config: str | None = None
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,7 +153,8 @@ _SWITCHES = {
     "h": "help",
     "version": "version",
 }
-_VALUED = {"socket": "socket", "host": "host", "hostname": "host"}
+_VALUED = {"socket": "socket", "host": "host", "hostname": "host", "config": "config"}
+_TAKES_CONFIG = "doctor"
 _DAY = re.compile(r"\d{1,4}[/-]\d{1,2}[/-]\d{1,4}\Z")
 _TIME = re.compile(r"\d{1,2}:\d{2}(:\d{2}(\.\d{1,6})?)?\Z")
 _NAME_PARTS_MAX = 4
@@ -180,6 +182,10 @@ def parse(words: Sequence[str]) -> Request:
     command, length = command_at(module, rest[1:])
     if not command.available:
         complete(command, {})
+    if options.config is not None and command.name != _TAKES_CONFIG:
+        raise UsageError(
+            f"{command.title} takes no --config", hint="it asks the daemon, which has read its own"
+        )
     given = _Words(command, rest[1 + length :], literal).read()
     return Request(command=command, parameters=complete(command, given), options=options)
 

@@ -32,6 +32,7 @@ from backupd.items import Kind
 from backupd.store.store import Store
 from backupd.views import AttributeView, OperationView
 from daemon import views
+from daemon.doctor import Doctor
 from daemon.operations_queue import OperationsQueue
 from daemon.peers import Caller
 from daemon.standing import Standing
@@ -51,6 +52,7 @@ class Answers:
         queue: OperationsQueue,
         settings: Settings,
         standing: Standing,
+        doctor: Doctor,
         server_id: str,
         server_name: str,
         clock: Clock,
@@ -60,6 +62,7 @@ class Answers:
         self._queue = queue
         self._settings = settings
         self._standing = standing
+        self._doctor = doctor
         self._server_id = server_id
         self._server_name = server_name
         self._clock = clock
@@ -110,6 +113,8 @@ class Answers:
 
     async def _look_or_stop(self, request: CommandRequest, given: dict[str, Any]) -> Reply:
         match request.command:
+            case "doctor":
+                return await self._doctor.examine()
             case "getItem":
                 return await self._get_item(given)
             case "doItemSearch":

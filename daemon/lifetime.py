@@ -35,6 +35,7 @@ from backupd.store.store import Store
 from daemon import logs, metrics, wiring
 from daemon.answers import Answers
 from daemon.control_socket import ControlSocket
+from daemon.doctor import Doctor
 from daemon.healing import HEALING, Healing
 from daemon.health import Notifier, Pulse, feed_watchdog, patience
 from daemon.kept_operations import KeptOperations
@@ -169,8 +170,17 @@ class Daemon:
             scheduler=self._scheduler,
             clock=clock,
         )
+        doctor = Doctor(
+            config,
+            server_id=self._server_id,
+            store=store,
+            standing=standing,
+            realtime=self._realtime,
+            clock=clock,
+        )
         return Answers(
             store=store,
+            doctor=doctor,
             queue=self._queue,
             settings=self._settings,
             standing=standing,

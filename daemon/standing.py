@@ -64,6 +64,10 @@ class Standing:
 
     async def status(self) -> StatusReply:
         """Return the state of everything."""
+        return (await self.facts_and_status())[1]
+
+    async def facts_and_status(self) -> tuple[condition.Facts, StatusReply]:
+        """Return the state of everything, and the facts by which problems are judged."""
         stored = await asyncio.to_thread(self._read_store)
         now = self._clock.now()
         operations = [views.operation_view(one) for one in self._queue.operations()]
@@ -89,7 +93,7 @@ class Standing:
             damaged=self._store.damaged,
             space=stored.space,
         )
-        return StatusReply(
+        return facts, StatusReply(
             server_id=self._server_id,
             server_name=self._server_name,
             backup_path=str(self._store.layout.root),

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from backupd.attributes import Settings
+from backupd.config import Config, load
 from backupd.control import CommandRequest, Reply
 from backupd.operations import Run
 from daemon import metrics
 from daemon.answers import Answers
+from daemon.doctor import Doctor
 from daemon.kept_operations import KeptOperations
 from daemon.operations_queue import OperationsQueue
 from daemon.peers import Caller
@@ -63,11 +65,20 @@ class AnsweringWorld(BackupWorld):
             scheduler=self.scheduler,
             clock=self.clock,
         )
+        self.doctor = Doctor(
+            configured(path),
+            server_id=SERVER,
+            store=self.store,
+            standing=self.standing,
+            realtime=self.realtime,
+            clock=self.clock,
+        )
         self.answers = Answers(
             store=self.store,
             queue=self.queue,
             settings=self.settings,
             standing=self.standing,
+            doctor=self.doctor,
             server_id=SERVER,
             server_name="mail",
             clock=self.clock,
@@ -77,6 +88,18 @@ class AnsweringWorld(BackupWorld):
     async def ask(self, module: str, command: str, **parameters: Any) -> Reply:
         request = CommandRequest(module=module, command=command, parameters=parameters)
         return await self.answers.execute(request, ROOT)
+
+
+def configured(path: Path, lines: str = "") -> Config:
+    """Return a configuration read from a file in `path`; backup, state and mail lie beside it."""
+    for name in ("vmail/example.com/alice/Maildir/cur", "state"):
+        (path / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = path / "backupd.toml"
+    file.write_text(
+        f'[server]\nid = "{SERVER}"\nbackup_path = "backup"\nstate_directory = "state"\n'
+        f'[appserver]\nroot = "vmail"\n{lines}'
+    )
+    return load(file)
 
 
 async def _nothing(_run: Run) -> str:
