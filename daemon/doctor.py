@@ -180,15 +180,14 @@ class Threads:
     """Runs blocking checks in threads, one a check at most; one that hangs keeps its thread and is told."""
 
     def __init__(self) -> None:
-        self._busy: dict[str, threading.Thread] = {}
+        self._busy: set[str] = set()
 
     async def run(self, name: str, look: Callable[[], Result]) -> Result:
         """Return what a blocking function does, in a thread that nobody waits for in the end.
 
         Raises `StillHangs` where the one before has not come back, and whatever the function raises.
         """
-        before = self._busy.get(name)
-        if before is not None and before.is_alive():
+        if name in self._busy:
             raise StillHangs(
                 "the check before still waits for an answer of the system",
                 hint="dmesg | tail; is a disk or a mount dead?",
@@ -203,13 +202,13 @@ class Threads:
                 tell: Callable[[], None] = functools.partial(_fail, result, error)
             else:
                 tell = functools.partial(_succeed, result, found)
+            self._busy.discard(name)
             with suppress(RuntimeError):  # the loop has ended: nobody waits any more
                 loop.call_soon_threadsafe(tell)
 
         # A daemon thread: one that hangs for ever must not keep the process from ending.
-        thread = threading.Thread(target=work, name=f"doctor-{name}", daemon=True)
-        self._busy[name] = thread
-        thread.start()
+        self._busy.add(name)
+        threading.Thread(target=work, name=f"doctor-{name}", daemon=True).start()
         return await result
 
 
