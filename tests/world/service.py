@@ -20,6 +20,7 @@ from backupd.control import (
     BlobReply,
     CommandRequest,
     ConfigReply,
+    DoctorReply,
     DoneReply,
     ItemReply,
     OperationReply,
@@ -33,10 +34,12 @@ from backupd.operations import OperationStatus
 from backupd.views import (
     AttributeView,
     BrokerView,
+    CheckView,
     CountView,
     FoundItem,
     GapView,
     OperationView,
+    Outcome,
     Problem,
     ProgressView,
     RecorderView,
@@ -114,6 +117,13 @@ HIT = FoundItem(
     size=5123,
 )
 ANSWERS: dict[str, Reply] = {
+    "doctor": DoctorReply(
+        outcome=Outcome.WARNING,
+        checks=(
+            CheckView(name="daemon", outcome=Outcome.OK, found="version 1.0"),
+            CheckView(name="clock", outcome=Outcome.WARNING, found="not synchronized", cure="set-ntp true"),
+        ),
+    ),
     "doItemSearch": SearchReply(account="u1", account_name="alice@example.com", items=(HIT,) * 3),
     "getBackupInfo": BackupInfoReply(
         backup_path="/opt/zextras/backup/zextras",

@@ -45,7 +45,7 @@ LARGEST = (1 << 20) + 4096
     ],
 )
 def test_each_end_of_a_probe_has_its_cure(changes: dict[str, Any], outcome: Outcome, word: str):
-    """What loses events is critical; a right that the probe alone lacks, or a small bound, a warning."""
+    """What loses events is critical; a right that the probe alone lacks, a small bound, is a warning."""
     facts = msgspec.structs.replace(WELL, **changes)
     check = judge_probe(facts, event_bytes_max=1 << 20, username="backup")
     assert check.outcome is outcome
@@ -55,7 +55,7 @@ def test_each_end_of_a_probe_has_its_cure(changes: dict[str, Any], outcome: Outc
 
 @pytest.mark.parametrize("server_id", ["!probe", "a/b", "11111111-2222-4333-8444-555555555555"])
 def test_no_daemon_is_subscribed_to_the_topic_of_a_probe(server_id: str):
-    """Whatever a server's id is, its events stand elsewhere; the common root lets one ACL rule do for both."""
+    """Whatever a server's id is, its events stand elsewhere; one ACL rule may still do for both."""
     probe = BrokerProbe(BrokerAddress.parse("mqtt://x:1"))
     assert quote(PROBE_LEVEL, safe="@=,:~") != PROBE_LEVEL
     assert not probe.facts.topic.startswith(subscription_topic(server_id).removesuffix("#"))
