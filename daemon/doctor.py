@@ -63,7 +63,7 @@ class Doctor:
         self._one_at_a_time = asyncio.Lock()
 
     async def examine(self) -> DoctorReply:
-        """Make every check and return them in an order in which an admin reads them."""
+        """Make every check, and return what they found."""
         async with self._one_at_a_time, asyncio.TaskGroup() as tasks:
             running = [
                 tasks.create_task(self._bounded(name, check), name=f"doctor: {name}")
@@ -104,14 +104,9 @@ class Doctor:
         unit = await self._threads.run("systemd", machine.unit_properties)
         is_ours = unit.get("MainPID") == str(os.getpid())
         restarts = int(unit.get("NRestarts") or 0) if is_ours else None
-        subscription = self._realtime.subscription
         return [
             standing_checks.judge_daemon(status.daemon_version, status.started, facts.now, restarts),
             *standing_checks.judge_scanners(facts),
-            *standing_checks.judge_session(
-                subscription.status if subscription is not None else None,
-                embedded=self._realtime.is_embedded,
-            ),
             *standing_checks.judge_runs(facts),
             *standing_checks.judge_schedules(status.schedules),
             *standing_checks.judge_stores(facts),
@@ -154,11 +149,14 @@ class Doctor:
 
     async def _broker(self) -> Checks:
         address = await self._threads.run("address", lambda: wiring.make_address(self._config))
-        if address is None:
-            return [broker_probe.EMBEDDED_VIEW]
-        facts = await broker_probe.BrokerProbe(address).run()
-        bytes_max = self._config.realtime.event_bytes_max
-        return [broker_probe.judge_probe(facts, event_bytes_max=bytes_max, username=address.username)]
+        broker = broker_probe.EMBEDDED_VIEW
+        if address is not None:
+            facts = await broker_probe.BrokerProbe(address).run()
+            bytes_max = self._config.realtime.event_bytes_max
+            broker = broker_probe.judge_probe(facts, event_bytes_max=bytes_max, username=address.username)
+        subscription = self._realtime.subscription
+        status = subscription.status if subscription is not None else None
+        return [broker, *standing_checks.judge_session(status, embedded=self._realtime.is_embedded)]
 
     async def _mail(self) -> Checks:
         section = self._config.appserver

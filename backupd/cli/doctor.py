@@ -23,6 +23,8 @@ from backupd.jobs.doctor import disk, machine, mail, place, settings, verdict
 from backupd.views import CheckView, Outcome
 
 SERVICE_USER = "backupd"
+ANSWER_SECONDS = 30.0
+"""A daemon that is well answers the doctor within 15 seconds."""
 START = "systemctl start backupd; journalctl -u backupd -n 50 says why it ended"
 
 
@@ -62,10 +64,13 @@ def diagnose(socket_error: BackupdError, config_file: str | None, environ: Mappi
         unit=machine.unit_properties(),
         holder=holder,
     )
-    user, service_user = place.user_name(os.geteuid()), _service_user(environ)
+    user, service_user = place.user_name(os.geteuid()), _service_user(environ, file)
     checks = [judge_service(service), judge_user(user, service_user)]
     checks.append(settings.judge_configuration(found, None))
-    if found.config is not None:
+    if found.config is not None and os.geteuid() != 0 and user != service_user:
+        text = f"{user} may not look there: it belongs to {service_user}"
+        checks.append(verdict.unknown(place.NAME, text, "look as root: sudo backupctl doctor"))
+    elif found.config is not None:
         checks += _look_around(found.config, user, service_user)
     clock = machine.look_at_clock(datetime.now(UTC), None, environ)
     checks += machine.judge_clock(clock)
@@ -177,10 +182,11 @@ def _holder(config: Config) -> int | None:
         return None
 
 
-def _service_user(environ: Mapping[str, str]) -> str:
+def _service_user(environ: Mapping[str, str], file: Path) -> str:
     """Return as whom the daemon runs here: the service's user where there is one, else who asks."""
     user = place.user_name(os.geteuid())
-    if not configuration.runs_as_service(environ, os.geteuid()):
+    is_service = configuration.runs_as_service(environ, os.geteuid())
+    if not is_service and file != configuration.SERVICE_FILE:
         return user
     try:
         return pwd.getpwnam(SERVICE_USER).pw_name

@@ -77,7 +77,7 @@ def _examine(request: Request, command: Command, environ: Mapping[str, str]) -> 
         given = doctor.socket_of(options.config)
     reply: Reply
     try:
-        daemon = Daemon(socket_path(given, environ), server=options.host)
+        daemon = Daemon(socket_path(given, environ), server=options.host, seconds=doctor.ANSWER_SECONDS)
         reply, content = daemon.command(command, {})
     except (DaemonUnreachable, NotPermitted) as error:
         reply = doctor.diagnose(error, options.config, environ)

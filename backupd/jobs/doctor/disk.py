@@ -88,7 +88,7 @@ def judge_disk(facts: DiskFacts) -> list[CheckView]:
     found: list[CheckView] = []
     mount, path = facts.mount, facts.path
     if facts.failure:
-        cure = f"dmesg | tail; mount | grep ' {mount.point or path} ': is it read-only, full or broken?"
+        cure = f"findmnt -T {path}; dmesg | tail: is it not mounted, read-only, full or broken?"
         found.append(verdict.critical(NAME, f"{path}: {facts.failure}", cure))
     if not facts.tells_case:
         text = f"{path} does not tell upper from lower case: blobs would overwrite each other"

@@ -26,12 +26,16 @@ STATE_NAME = "state directory"
 
 
 class ConfigurationFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the file says now. `config` None: it can't be used, because of `error`."""
+    """What the file says now. `config` None: it can't be used, because of `error`.
+
+    `permitted` False: it may be well, but this user may not read it.
+    """
 
     file: Path
     config: Config | None = None
     error: str = ""
     hint: str = ""
+    permitted: bool = True
 
 
 class SecretFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,11 +61,18 @@ def read_configuration(file: Path, environ: Mapping[str, str] | None = None) -> 
     try:
         return ConfigurationFacts(file=file, config=configuration.load(file, environ=environ))
     except ConfigError as error:
-        return ConfigurationFacts(file=file, error=error.message, hint=error.hint)
+        return ConfigurationFacts(
+            file=file,
+            error=error.message,
+            hint=error.hint,
+            permitted=not isinstance(error.__cause__, PermissionError),
+        )
 
 
 def judge_configuration(facts: ConfigurationFacts, in_force: Config | None) -> CheckView:
     """Judge the file, compared with the configuration in force where a daemon runs."""
+    if facts.config is None and in_force is None and not facts.permitted:
+        return verdict.unknown(NAME, facts.error, "look as root: sudo backupctl doctor")
     if facts.config is None:
         why = " (the daemon goes on with what it read before; the next start fails)" if in_force else ""
         cure = facts.hint or f"correct it, then: systemctl {'reload' if in_force else 'start'} backupd"

@@ -9,6 +9,14 @@ from backupd.views import CheckView, Outcome
 
 _WORST_FIRST = (Outcome.CRITICAL, Outcome.WARNING, Outcome.UNKNOWN, Outcome.OK)
 """A known fault outweighs what could not be found out."""
+_CAUSES_FIRST = (
+    *("daemon", "checked as", "configuration", "secrets", "state directory"),
+    *("broker", "broker session", "AppServer", "restores", "watch"),
+    *("Backup Path", "file system", "space", "scanners", "last scan", "operations", "schedules"),
+    *("gaps", "waiting photographs", "recorder", "damaged files", "notifications", "metrics"),
+    *("clock", "time zone", "service user", "open files"),
+)
+"""The order of the lines: who is woken at night reads from the top, and mends the first that is not well."""
 EXIT_STATUS_OF_OUTCOME = {Outcome.OK: 0, Outcome.WARNING: 1, Outcome.CRITICAL: 2, Outcome.UNKNOWN: 3}
 """The exit statuses of monitoring plugins."""
 
@@ -40,8 +48,10 @@ def worst(checks: Iterable[CheckView]) -> Outcome:
 
 
 def report(checks: Iterable[CheckView]) -> DoctorReply:
-    """Return checks as the answer they are, in their order."""
-    made = tuple(checks)
+    """Return checks as the answer they are, causes before what follows from them."""
+    last = len(_CAUSES_FIRST)
+    place = {name: number for number, name in enumerate(_CAUSES_FIRST)}
+    made = tuple(sorted(checks, key=lambda check: place.get(check.name, last)))
     return DoctorReply(outcome=worst(made), checks=made)
 
 

@@ -21,6 +21,7 @@ from backupd.grammar import parse
 from backupd.store.store import Store
 from backupd.views import CheckView, Outcome
 from tests.world import mailtree
+from tests.world.nobody import as_nobody
 
 ROOT = Path(__file__).parents[3]
 CONSOLE = [sys.executable, "-m", "backupd.cli.main"]
@@ -143,6 +144,21 @@ def test_why_nobody_answers(facts: ServiceFacts, outcome: Outcome, word: str):
     assert check.outcome is outcome
     assert word in f"{check.found} | {check.cure}"
     assert check.cure
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_who_may_not_look_does_not_hear_that_all_is_broken(config: Path):
+    """A user who may read neither configuration nor places hears how to look, not a false alarm."""
+    assert as_nobody(lambda: diagnosed_as_nobody(config)) == [
+        ("daemon", CRITICAL),
+        ("configuration", UNKNOWN),
+    ]
+
+
+def diagnosed_as_nobody(file: Path) -> list[tuple[str, Outcome]]:
+    reply = diagnose(DaemonUnreachable("no daemon answers on /s"), str(file), {})
+    wanted = ("daemon", "configuration", "Backup Path", "AppServer")
+    return [(check.name, check.outcome) for check in reply.checks if check.name in wanted]
 
 
 def test_it_says_as_whom_it_looked():

@@ -20,10 +20,10 @@ from tests.unit.daemon.making import AnsweringWorld, configured
 from tests.unit.jobs.worlds import SERVER
 
 NAMES = [
-    *("daemon", "scanners", "last scan", "operations", "schedules", "gaps", "waiting photographs"),
-    *("recorder", "damaged files", "space", "clock", "time zone", "service user", "open files"),
-    *("configuration", "secrets", "state directory", "Backup Path", "file system", "broker"),
-    *("AppServer", "restores", "watch", "notifications", "metrics"),
+    *("daemon", "configuration", "secrets", "state directory", "broker", "AppServer", "restores", "watch"),
+    *("Backup Path", "file system", "space", "scanners", "last scan", "operations", "schedules", "gaps"),
+    *("waiting photographs", "recorder", "damaged files", "notifications", "metrics"),
+    *("clock", "time zone", "service user", "open files"),
 ]
 """Every check of a daemon whose Realtime Scanner has not begun, in the order of the answer."""
 

@@ -44,7 +44,7 @@ class Postbox:
         self.said.append("QUIT")
         return "221 Bye"
 
-    async def handle_DATA(self, *_: Any) -> str:  # noqa: N802 - aiosmtpd finds it by this name
+    async def handle_MAIL(self, *_: Any) -> str:  # noqa: N802 - aiosmtpd finds it by this name
         self.mails += 1
         return "250 OK"
 
