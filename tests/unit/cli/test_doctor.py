@@ -155,6 +155,19 @@ def test_who_may_not_look_does_not_hear_that_all_is_broken(config: Path):
     ]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_socket_that_this_user_may_not_use_is_no_daemon_that_is_away(config: Path):
+    """A refused connection to the socket is told as such: nobody says that no backup is being made."""
+
+    def ask() -> CheckView:
+        return diagnose(unreachable(config.with_name("s")), str(config), {}).checks[0]
+
+    check = as_nobody(ask)
+    assert check.outcome is UNKNOWN
+    assert "may not use the control socket" in check.found
+    assert "member of the socket's group" in check.cure
+
+
 def diagnosed_as_nobody(file: Path) -> list[tuple[str, Outcome]]:
     reply = diagnose(DaemonUnreachable("no daemon answers on /s"), str(file), {})
     wanted = ("daemon", "configuration", "Backup Path", "AppServer")
