@@ -9,6 +9,7 @@ from backupd.store.store import Store
 from daemon.announcing import Announcing
 from daemon.answers import Answers, names_of
 from daemon.configuring import Configuring
+from daemon.doctor import Doctor
 from daemon.looking import Looking
 from daemon.metrics import Metrics
 from daemon.metrics_listener import MetricsListener
@@ -66,7 +67,6 @@ class Front:
             server_name=server_name,
             names=names,
         )
-        telling = Telling(announcing.kept, announcing.logs, queue)
         self.answers = Answers(
             store=store,
             queue=queue,
@@ -75,7 +75,11 @@ class Front:
             looking=Looking(store, clock=clock),
             names=names,
             metrics=self._metrics.text,
-            parts=(configuring.table(), telling.table()),
+            parts=(
+                configuring.table(),
+                Telling(announcing.kept, announcing.logs, queue).table(),
+                Doctor(config, server_id, store, self.standing, realtime, clock=clock).table(),
+            ),
         )
 
     async def serve_metrics(self) -> None:

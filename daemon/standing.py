@@ -43,6 +43,7 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     """The status with what it is made from, and how fresh the backup of each account is."""
 
     status: StatusReply
+    facts: condition.Facts
     freshness: Freshness
     recording: RecordingStatus
     subscription: SubscriptionStatus | None
@@ -132,6 +133,7 @@ class Standing:
         subscription, publisher = self._realtime.subscription, self._realtime.publisher
         return Survey(
             status=self._reply(facts, stored, fresh.worst, operations),
+            facts=facts,
             freshness=fresh,
             recording=self._recording.status(),
             subscription=None if subscription is None else subscription.status,

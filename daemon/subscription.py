@@ -23,7 +23,7 @@ from backupd.clock import Clock
 from backupd.events import EVENT_BYTES_MAX, subscription_topic
 from daemon.arrivals import Arrivals, Decoding
 from daemon.broker_address import BrokerAddress, explained
-from daemon.connection import Connection
+from daemon.connection import Connection, Granted
 from daemon.intake import Intake
 from daemon.quarantine import Quarantine
 
@@ -44,6 +44,7 @@ class SubscriptionStatus(msgspec.Struct, frozen=True, kw_only=True):
     connected: bool = False
     since: datetime | None = None
     session_resumed: bool = False
+    granted: Granted | None = None
     attempts: int = 0
     last_error: str = ""
     paused: str = ""
@@ -107,6 +108,7 @@ class Subscription:
             connected=self._subscribed.is_set(),
             since=self._since,
             session_resumed=connection is not None and connection.session_present,
+            granted=connection.granted if connection is not None else None,
             attempts=self._failures,
             last_error=self._last_error,
             paused=self._intake.paused,

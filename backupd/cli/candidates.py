@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from backupd.cli.help import COMPLETION_SHELLS, OPTIONS
+from backupd.command_values import parameter_named, underway
 from backupd.commands import COMMANDS, MODULE_SPELLINGS, MODULES, SHORTCUTS, Command
 from backupd.errors import UsageError
-from backupd.grammar import command_at, module_named, parameter_named, spelled_out, split_options, underway
+from backupd.grammar import command_at, module_named, spelled_out, split_options
 from backupd.parameters import Parameter, Type, squashed
 
 Pair = tuple[str, str]

@@ -25,6 +25,7 @@ OPTIONS = (
         "wait until it has ended; exit status 0 successful, 1 failed, 2 stopped, 3 removed, 4 interrupted",
     ),
     ("--socket PATH", "the control socket to ask; else BACKUPD_SOCKET, the user's own daemon, the service"),
+    ("--config FILE", "doctor only: the configuration of the daemon that is meant"),
     ("--host NAME", "refuse to talk to a daemon that backs up another server"),
     ("--help", "explain a module or a command"),
     ("--version", "print the version"),

@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from backupd.cli.ask import Daemon, Refused, socket_path
+from backupd.cli.ask import Daemon, NotPermitted, Refused, socket_path
 from backupd.cli.follow import follow
 from backupd.cli.help import help_text
 from backupd.cli.page import page_for, page_width, warn
@@ -30,7 +30,7 @@ from backupd.control import (
     Reply,
     encode,
 )
-from backupd.errors import BackupdError, UsageError
+from backupd.errors import BackupdError, DaemonUnreachable, UsageError
 from backupd.grammar import Request, parse, split_options
 from backupd.parameters import Type, Value, squashed
 from backupd.views import Outcome
@@ -117,8 +117,32 @@ def _run(words: Sequence[str], environ: Mapping[str, str]) -> int:
     if request.command is None:
         sys.stdout.write(help_text(request.topic, width=page_width(sys.stdout)))
         return 0
+    if request.command.name == "doctor":
+        return _examine(request, request.command, environ)
     daemon = Daemon(socket_path(options.socket, environ), server=options.host)
     return _ask(daemon, request, request.command)
+
+
+def _examine(request: Request, command: Command, environ: Mapping[str, str]) -> int:
+    """Ask the daemon how the set-up is; where none answers, find out without it. Never fails for that."""
+    from backupd.cli import doctor  # noqa: PLC0415 - 30 ms that only this command needs
+
+    options = request.options
+    given = options.socket or environ.get("BACKUPD_SOCKET")
+    if given is None and options.config is not None:
+        given = doctor.socket_of(options.config)
+    reply: Reply
+    try:
+        daemon = Daemon(socket_path(given, environ), server=options.host, seconds=doctor.ANSWER_SECONDS)
+        reply, content = daemon.command(command, {})
+    except (DaemonUnreachable, NotPermitted) as error:
+        reply = doctor.diagnose(error, options.config, environ)
+        content = encode(reply)
+    if options.json:
+        sys.stdout.write(harmless_json(content) + "\n")
+    else:
+        show(reply, command, page_for(sys.stdout))
+    return EXIT_STATUS_OF_OUTCOME[reply.outcome] if isinstance(reply, DoctorReply) else 0
 
 
 def _ask(daemon: Daemon, request: Request, command: Command) -> int:

@@ -50,6 +50,7 @@ def run(path: str, line: str, **environment: str) -> subprocess.CompletedProcess
         ("backup getItem bob@example.com 7", 66, b"", b"no account bob@example.com"),
         ("backup doPurge", 69, b"", b"not available yet"),
         ("--socket /nowhere/control.sock status", 69, b"", b"no daemon answers on /nowhere/control.sock"),
+        ("--config x.toml status", 64, b"", b"takes no --config"),
         ("--host other status", 64, b"", b"another server"),
         ("help backup getItem", 0, b"dump_blob", b""),
         ("", 0, b"usage: backupctl MODULE COMMAND", b""),
