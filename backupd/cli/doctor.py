@@ -20,7 +20,7 @@ from backupd.config import Config
 from backupd.control import DoctorReply
 from backupd.errors import BackupdError, ConfigError
 from backupd.jobs.doctor import disk, machine, mail, place, settings, verdict
-from backupd.views import CheckView, Outcome
+from backupd.views import CheckView
 
 SERVICE_USER = "backupd"
 ANSWER_SECONDS = 30.0

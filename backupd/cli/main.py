@@ -33,14 +33,12 @@ from backupd.control import (
 from backupd.errors import BackupdError, DaemonUnreachable, UsageError
 from backupd.grammar import Request, parse, split_options
 from backupd.parameters import Type, Value, squashed
-from backupd.views import Outcome
+from backupd.views import EXIT_STATUS_OF_OUTCOME
 
 INPUT_OUTPUT = 74
 INTERRUPTED = 130
 CLOSED_PIPE = 141
 COMPLETE_WORDS = "complete-words"
-EXIT_STATUS_OF_OUTCOME = {Outcome.OK: 0, Outcome.WARNING: 1, Outcome.CRITICAL: 2, Outcome.UNKNOWN: 3}
-"""Exit statuses of the doctor, which are those of monitoring plugins."""
 
 
 def main() -> int:

@@ -219,7 +219,8 @@ def show_doctor(reply: DoctorReply, page: Page) -> None:
         found = f"{visible(check.name):<{width}}  {visible(check.found)}"
         page.line(f"{check.outcome.upper():<{_OUTCOME_WIDTH}}{found}", style=OUTCOME_STYLE[check.outcome])
         if check.cure:
-            page.line(f"{' ' * (_OUTCOME_WIDTH + width)}  cure: {visible(check.cure)}")
+            word = "better" if check.outcome is Outcome.OK else "cure"
+            page.line(f"{' ' * (_OUTCOME_WIDTH + width)}  {word}: {visible(check.cure)}")
 
 
 def _diagnosis(reply: DoctorReply) -> str:

@@ -105,7 +105,9 @@ def judge_path(facts: PathFacts, *, pid: int | None) -> list[CheckView]:
         held = f", held by process {facts.holder}" if facts.holder else ""
         owner = f", owned by {facts.owner}" if facts.owner else ""
         since = f" since {facts.since:%Y-%m-%d}" if facts.since is not None else ""
-        found.append(verdict.ok(NAME, f"{facts.path} is this server's{since}{owner}{held}"))
+        beside = ", on the same file system as the mail" if facts.same_file_system else ""
+        better = "a disk of its own: one broken disk takes mail and backup" if facts.same_file_system else ""
+        found.append(verdict.ok(NAME, f"{facts.path} is this server's{since}{owner}{held}{beside}", better))
     return found
 
 
@@ -119,10 +121,6 @@ def _judge_place(facts: PathFacts) -> list[CheckView]:
     elif mail is not None and mail.is_relative_to(path):
         text = f"the mail {mail} lies inside the Backup Path {path}"
         found.append(verdict.critical(NAME, text, "give the backup a directory of its own"))
-    elif facts.same_file_system:
-        text = f"{path} is on the same file system as the mail: one broken disk takes both"
-        cure = "mount another disk there, or move it: backupctl config set server NAME ZxBackup_DestPath PATH"
-        found.append(verdict.warning(NAME, text, cure))
     if facts.open_to:
         text = f"others than its owner may read it: {', '.join(facts.open_to)}"
         found.append(verdict.warning(NAME, text, f"chmod -R go= {path}"))

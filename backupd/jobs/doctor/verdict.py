@@ -17,13 +17,11 @@ _CAUSES_FIRST = (
     *("clock", "time zone", "service user", "open files"),
 )
 """The order of the lines: who is woken at night reads from the top, and mends the first that is not well."""
-EXIT_STATUS_OF_OUTCOME = {Outcome.OK: 0, Outcome.WARNING: 1, Outcome.CRITICAL: 2, Outcome.UNKNOWN: 3}
-"""The exit statuses of monitoring plugins."""
 
 
-def ok(name: str, found: str) -> CheckView:
-    """Return a check that found all well."""
-    return CheckView(name=name, outcome=Outcome.OK, found=found)
+def ok(name: str, found: str, better: str = "") -> CheckView:
+    """Return a check that found all well; `better` is advice that nobody need be woken for."""
+    return CheckView(name=name, outcome=Outcome.OK, found=found, cure=better)
 
 
 def warning(name: str, found: str, cure: str) -> CheckView:
