@@ -90,8 +90,9 @@ class Lister:
         if known is not None and not scope:
             return Comparison(Listing(scope=frozenset(), items=(), cursor=since or ""), [], [], [], [], {})
         folder_rows = self._identity.folders(account)
-        if known is None:
-            scope |= {(Area(row.area), row.folder) for row in folder_rows}
+        # A folder that another listing saw since this cursor, and that is gone, may be one of those seen now.
+        ever = {(Area(row.area), row.folder) for row in folder_rows}
+        scope |= ever if known is None else ever - survey.keys()
         rows = self._rows(account, scope)
         scanned = _Scanned({}, {}, {})
         waiting = set(scope)

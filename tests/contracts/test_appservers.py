@@ -118,6 +118,20 @@ async def test_a_renamed_folder_keeps_its_id_and_its_messages(world):
     assert (Area.MAIL, "Old") in listing.scope
 
 
+async def test_a_folder_that_came_and_was_renamed_between_two_scans_keeps_its_ids(world):
+    """A message that was first seen elsewhere than by the scan is the same one after its folder's new name."""
+    await world.deliver("INBOX", generated_message(1))
+    world.calm()
+    cursor = (await world.server.changes(world.account, None)).cursor
+    message = await world.deliver("Projects", generated_message(2))
+    await world.server.changes(world.account, None)
+    await world.rename_folder("Projects", "Plans")
+    world.calm()
+    listing = await world.server.changes(world.account, cursor)
+    placed = {item.item: item.metadata["folder"] for item in listing.items if item.kind is Kind.MESSAGE}
+    assert placed[message] == "Plans"
+
+
 async def test_what_is_gone_is_missing_from_a_folder_in_scope(world):
     """A removed item's folder is in the scope, and the item is not listed; so for a removed folder."""
     message = await world.deliver("INBOX", generated_message(1))
