@@ -119,7 +119,7 @@ async def test_a_renamed_folder_keeps_its_id_and_its_messages(world):
 
 
 async def test_a_folder_that_came_and_was_renamed_between_two_scans_keeps_its_ids(world):
-    """A message that was first seen elsewhere than by the scan is the same one after its folder's new name."""
+    """A message that another listing saw first is the same one after its folder got another name."""
     await world.deliver("INBOX", generated_message(1))
     world.calm()
     cursor = (await world.server.changes(world.account, None)).cursor
