@@ -74,12 +74,16 @@ def _machine(status: StatusReply) -> Sequence[tuple[str, str]]:
 
 
 def _next_runs(status: StatusReply) -> Sequence[tuple[str, str]]:
-    """Return a line for each job that will run, and one for all that will not."""
-    coming = [one for one in status.schedules if one.enabled and one.next is not None]
+    """Return a line for each job that will run, one for those turned off, one for what is still to come."""
+    able = [one for one in status.schedules if not one.note]
+    coming = [one for one in able if one.enabled and one.next is not None]
     lines = [f"{local(one.next)}  {visible(one.job)}" for one in coming]
-    resting = [visible(one.job) for one in status.schedules if one not in coming]
+    resting = [visible(one.job) for one in able if one not in coming]
     if resting:
         lines.append(f"never: {', '.join(resting)}")
+    later = [visible(one.job) for one in status.schedules if one.note]
+    if later:
+        lines.append(f"not in this version: {', '.join(later)}")
     return [("" if number else "next runs", line) for number, line in enumerate(lines)]
 
 
