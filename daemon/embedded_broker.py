@@ -106,8 +106,8 @@ class EmbeddedBroker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         broker, self._broker = self._broker, None
-        # A broker that keeps nothing has nothing to lose by a bad end. amqtt waits for ever where it is to end
-        # just as a client's session begins: the reader it waits for was cancelled before it ran.
+        # A broker that keeps nothing has nothing to lose by a bad end. amqtt waits for ever where it is to
+        # end just as a client's session begins: the reader it waits for was cancelled before it ran.
         with contextlib.suppress(AMQTTError, BrokerError, OSError, TimeoutError):
             async with asyncio.timeout(SHUTDOWN_SECONDS_MAX):
                 await broker.shutdown()
