@@ -24,7 +24,7 @@ from typing import Any
 from backupd import durable
 from backupd.items import Area, ItemKey, Kind
 from backupd.states import State
-from backupd.store import database, index_queries, index_writing
+from backupd.store import database, index_past, index_queries, index_writing
 from backupd.store.index_queries import APPLICATION, SCHEMA, VERSION, Counts, KnownItem
 from backupd.volumes.disk import sync_directory
 
@@ -136,6 +136,15 @@ class Index:
         """
         with self._reading() as connection:
             yield from index_queries.items(connection, account, scope, deleted=deleted)
+
+    def items_at(self, account: str, when: datetime) -> Iterator[KnownItem]:
+        """Yield an account's items by id as each was at a moment, deleted ones too; none that came later.
+
+        The account item is one of them. `transaction`, `last` and the photograph are those of the state of
+        that moment.
+        """
+        with self._reading() as connection:
+            yield from index_past.items_at(connection, account, when)
 
     def item(self, account: str, item: str, kind: Kind | None = None) -> KnownItem | None:
         """Return an item, deleted or not; None if it was never recorded."""

@@ -18,7 +18,7 @@ from backupd.clock import microseconds, moment
 from backupd.items import AREA_OF_KIND, Area, ItemKey, Kind, digest_text
 
 APPLICATION = 0x62_6B_75_69
-VERSION = 1
+VERSION = 2
 SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE items (
@@ -28,6 +28,10 @@ CREATE TABLE items (
     blob INTEGER, size INTEGER, folder TEXT, name TEXT, sender TEXT, lacking TEXT, metadata TEXT NOT NULL);
 CREATE UNIQUE INDEX items_by_key ON items (account, item, kind);
 CREATE INDEX items_accounts ON items (name COLLATE NOCASE) WHERE kind = 'account';
+CREATE TABLE past (
+    item INTEGER NOT NULL, until INTEGER NOT NULL, since INTEGER NOT NULL,
+    state INTEGER NOT NULL, deleted INTEGER NOT NULL, blob INTEGER, size INTEGER, lacking TEXT,
+    differs TEXT, PRIMARY KEY (item, until)) WITHOUT ROWID;
 CREATE TABLE blobs (id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, size INTEGER NOT NULL);
 CREATE TABLE blob_refs (
     blob INTEGER NOT NULL, item INTEGER NOT NULL, PRIMARY KEY (blob, item)) WITHOUT ROWID;
@@ -224,6 +228,11 @@ def dump(connection: sqlite3.Connection) -> Iterator[tuple[Any, ...]]:
         ORDER BY account, kind, item"""
     for row in connection.execute(query):
         yield ("item", *row)
+    query = """SELECT account, kind, items.item, past.until, past.since, past.state, past.deleted, digest,
+        past.size, past.lacking, past.differs FROM past JOIN items ON items.id = past.item
+        LEFT JOIN blobs ON blobs.id = past.blob ORDER BY account, kind, items.item, past.until"""
+    for row in connection.execute(query):
+        yield ("past", *row)
     for row in connection.execute("SELECT digest, size FROM blobs ORDER BY digest"):
         yield ("blob", *row)
     query = """SELECT digest, account, kind, items.item FROM blob_refs JOIN blobs ON blobs.id = blob_refs.blob
