@@ -25,6 +25,8 @@ OPERATION_TYPES = (
     "doSmartScan",
     "doAccountScan",
     "doItemRestore",
+    "doRestoreOnNewAccount",
+    "doUndelete",
     "doBackupServerCustomizations",
     "doBackupCluster",
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -28,6 +28,7 @@ IDENTITY = frozenset({"id", "name", "domain"})
 """Attributes that name the account itself: a new one has its own."""
 ADDRESSES = frozenset({"aliases", "zimbraMailAlias"})
 """Attributes that hold further addresses: two living accounts can't share them."""
+AFTER_ALL = datetime(9999, 1, 1, tzinfo=UTC)
 ACCOUNT_MARK = "account:"
 """Begins the target by which the ledger remembers an account that a restore made."""
 
@@ -79,9 +80,8 @@ class AccountRestore:
         target = await self._account(then, wanted)
         done = Counted()
         await self._putting.run(run, plan, then.account, target, done)
-        sentence = (
-            f"account {then.name} of {written(when)} as {wanted.destination} ({target}): {done.sentence()}"
-        )
+        moment = "as it was last" if wanted.when is None else f"of {written(when)}"
+        sentence = f"account {then.name} {moment} as {wanted.destination} ({target}): {done.sentence()}"
         return Verdict(sentence=sentence + warning, counts=done.counts(), successful=not done.unrestored)
 
     async def undelete(self, run: Run, wanted: Undelete) -> Verdict:
@@ -98,12 +98,12 @@ class AccountRestore:
                 f"account {wanted.account!r} is deleted itself",
                 hint="bring it back: backupctl backup doRestoreOnNewAccount",
             )
-        until = self._moment(wanted.end)
+        self._moment(wanted.end)
         items = await asyncio.to_thread(lambda: list(self._store.index.items(known.item, deleted=True)))
         now = self._clock.now()
         folder = None if wanted.to_original_folder else f"Undeleted {now:%Y-%m-%d %H:%M:%S}"
         plan = plan_undelete(
-            deleted_between(items, wanted.start, until), tag_moment=now, dedicated_folder=folder
+            deleted_between(items, wanted.start, wanted.end), tag_moment=now, dedicated_folder=folder
         )
         if wanted.dry_run:
             return _dry(plan, f"in account {wanted.account}")
@@ -116,10 +116,10 @@ class AccountRestore:
         )
 
     def _moment(self, when: datetime | None) -> datetime:
-        now = self._clock.now()
-        if when is not None and when > now:
+        """Return the moment that is meant, for None one after all states: a publisher's clock may be fast."""
+        if when is not None and when > self._clock.now():
             raise UsageError(f"{written(when)} is in the future", hint="give a moment that has been")
-        return now if when is None else when
+        return AFTER_ALL if when is None else when
 
     def _better_moment(self, then: AccountThen, when: datetime) -> datetime | None:
         live_now = self._store.index.items(then.account, deleted=None)
