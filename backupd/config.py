@@ -272,7 +272,7 @@ def _value_of(key: str, wanted: Any, value: Any, path: Path) -> Any:
 
 def _wrong(key: str, expected: str, value: Any, path: Path) -> ConfigError:
     found = repr(value) if len(repr(value)) <= 80 else repr(value)[:79] + "…"  # noqa: PLR2004 - one line
-    if "password" in key:
+    if "password" in key or key in ("notifications.webhook_url", "notifications.ping_url"):
         found = "something else"
     return ConfigError(f"{path}: {key} must be {expected}, not {found}", key=key)
 
@@ -291,6 +291,8 @@ def _expected(wanted: Any) -> str:  # noqa: PLR0911 - one line a type
         for meta in get_args(part):
             if isinstance(meta, Meta) and meta.ge is not None:
                 return f"a whole number from {meta.ge} to {meta.le}"
+            if isinstance(meta, Meta) and meta.description is not None:
+                return meta.description
             if isinstance(meta, Meta):
                 return f"a text of 1 to {meta.max_length} characters without control characters"
     return "a text"

@@ -17,6 +17,15 @@ EMBEDDED = "embedded"
 
 Identifier = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Name = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Url = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=2_000,
+        pattern=r"^https?://[^\s\x00-\x20\x7f]+\Z",
+        description="a URL that begins with http:// or https://",
+    ),
+]
 
 
 class LogFormat(StrEnum):
@@ -128,9 +137,13 @@ class Notifications(msgspec.Struct, frozen=True, kw_only=True):
     smtp_password_file: Path | None = None
     sender: Name | None = None
     recipients: tuple[Name, ...] = ()
-    webhook_url: Name | None = None
+    webhook_url: Url | None = None
     webhook_token_file: Path | None = None
-    ping_url: Name | None = None
+    ping_url: Url | None = None
+
+
+SECRET_KEYS = frozenset({"webhook_url", "ping_url"})
+"""Keys whose values let whoever knows them speak for this server: never printed, never logged."""
 
 
 class Metrics(msgspec.Struct, frozen=True, kw_only=True):

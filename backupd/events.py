@@ -77,7 +77,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `number` is the publisher's count per account. `metadata` None means that nobody has photographed the
     item yet. `body` is the content where it came along. `basis` is set by scans: the last journal sequence
     when the listing began, so that what happened since then wins. `lacking` names what could not be
-    photographed because the item was gone.
+    photographed because the item was gone. `since` is only of a change that waits and stands for earlier
+    ones: when the first of them was made.
     """
 
     account: str
@@ -96,6 +97,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     actor: dict[str, Any] | None = None
     basis: int | None = None
     lacking: tuple[str, ...] = ()
+    since: datetime | None = None
 
     @property
     def events(self) -> tuple[str, ...]:

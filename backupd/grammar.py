@@ -10,16 +10,14 @@ fit raises `UsageError` of one line that names what is valid, nothing else.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from backupd.command_values import Words, no_such_parameter, parameter_named
 from backupd.commands import COMMANDS, MODULE_SPELLINGS, MODULES, SHORTCUTS, Command
 from backupd.errors import BackupdError, UsageError
 from backupd.parameters import (
-    Parameter,
-    Type,
     Value,
     checked,
     did_you_mean,
@@ -37,6 +35,8 @@ class NotAvailableYet(BackupdError):
 
 
 NAME_WORDS_MAX = max(len(name.split()) for command in COMMANDS for name in command.names)
+OWN_WORDS = ("help", "completion")
+"""What the console answers itself; the daemon has no part in it."""
 
 
 def module_named(word: str) -> str:
@@ -44,10 +44,10 @@ def module_named(word: str) -> str:
     for module in MODULES:
         if squashed(word) == squashed(module):
             return module
-    near = nearest(word, MODULES)
+    valid = (*MODULES, *SHORTCUTS, *OWN_WORDS)
     titles = {command.name: command.title for command in COMMANDS if command.available}
-    title = near or titles.get(nearest(word, titles), "")
-    listed = f"valid: {', '.join((*MODULES, *SHORTCUTS, 'help'))}"
+    title = nearest(word, valid) or titles.get(nearest(word, titles), "")
+    listed = f"valid: {', '.join(valid)}"
     hint = f"did you mean {title}? {listed}" if title else listed
     raise UsageError(f"no module is called {shortened(word)}", hint=hint)
 
@@ -63,34 +63,23 @@ def command_at(module: str, words: Sequence[str]) -> tuple[Command, int]:
         for command in rows:
             if any(form == [squashed(part) for part in name.split()] for name in command.names):
                 return command, length
-    valid = [command.name for command in rows if command.available]
+    raise _no_such_command(module, words)
+
+
+def _no_such_command(module: str, words: Sequence[str]) -> UsageError:
+    """Return the error for words that are no command: it lists what may stand where they went wrong."""
+    valid = [row.name for row in COMMANDS if row.module == module and row.available]
+    inner = [spelling[1] for spelling in MODULE_SPELLINGS if spelling[0] == module]
+    first = list(dict.fromkeys([*(name.split()[0] for name in valid), *inner]))
     if not words:
-        raise UsageError(f"{module} needs a command", hint=f"valid: {', '.join(valid)}")
+        return UsageError(f"{module} needs a command", hint=f"valid: {', '.join(first)}")
     within = [name for name in valid if squashed(name.split()[0]) == squashed(words[0])]
     if len(words) == 1 and within:
-        raise UsageError(f"{module} {words[0]} needs more words", hint=f"valid: {', '.join(within)}")
-    named = " ".join(words[: 2 if within else 1])
-    raise UsageError(
-        f"{module} has no command {shortened(named)}",
-        hint=did_you_mean(named, within or valid, what="command"),
-    )
-
-
-def parameter_named(command: Command, word: str) -> Parameter | None:
-    """Return the parameter of this name or spelling, or None."""
-    form = squashed(word)
-    for parameter in command.parameters:
-        if any(form == squashed(name) for name in parameter.names):
-            return parameter
-    return None
-
-
-def no_such_parameter(command: Command, word: str) -> UsageError:
-    """Return the error for a word that is no parameter of a command."""
-    valid = [parameter.name for parameter in (command.trailing + command.optional) or command.positional]
+        return UsageError(f"{module} {words[0]} needs more words", hint=f"valid: {', '.join(within)}")
+    named = " ".join(words[: len(within[0].split())] if within else words[:1])
     return UsageError(
-        f"{command.title} has no parameter {shortened(word)}",
-        hint=did_you_mean(word, valid, what="parameter"),
+        f"{module} has no command {shortened(named)}",
+        hint=did_you_mean(named, within or first, what="command"),
     )
 
 
@@ -121,7 +110,7 @@ def complete(command: Command, given: Mapping[str, object]) -> dict[str, Value]:
 
 
 class Options(msgspec.Struct, kw_only=True):
-    """What holds for every command. `socket` and `host` are None where not given."""
+    """What holds for every command, `config` for doctor alone. What has a value is None where not given."""
 
     json: bool = False
     progress: bool = False
@@ -130,6 +119,7 @@ class Options(msgspec.Struct, kw_only=True):
     version: bool = False
     socket: str | None = None
     host: str | None = None
+    config: str | None = None
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,10 +142,8 @@ _SWITCHES = {
     "h": "help",
     "version": "version",
 }
-_VALUED = {"socket": "socket", "host": "host", "hostname": "host"}
-_DAY = re.compile(r"\d{1,4}[/-]\d{1,2}[/-]\d{1,4}\Z")
-_TIME = re.compile(r"\d{1,2}:\d{2}(:\d{2}(\.\d{1,6})?)?\Z")
-_NAME_PARTS_MAX = 4
+_VALUED = {"socket": "socket", "host": "host", "hostname": "host", "config": "config"}
+_TAKES_CONFIG = "doctor"
 
 
 def parse(words: Sequence[str]) -> Request:
@@ -163,7 +151,7 @@ def parse(words: Sequence[str]) -> Request:
 
     Raises `UsageError`, or `NotAvailableYet` for a command that is still coming.
     """
-    options, rest, literal = _split_options(words)
+    options, rest, literal = split_options(words)
     if options.version:
         return Request(command=None, options=options)
     if rest and squashed(rest[0]) == "help":
@@ -173,18 +161,22 @@ def parse(words: Sequence[str]) -> Request:
         options.help = True
     if options.help:
         return Request(command=None, options=options, topic=_topic(rest))
-    rest = _spelled_out(rest)
+    rest = spelled_out(rest)
     if not rest:
         raise UsageError("no command before --", hint=f"modules: {', '.join(MODULES)}")
     module = module_named(rest[0])
     command, length = command_at(module, rest[1:])
     if not command.available:
         complete(command, {})
-    given = _Words(command, rest[1 + length :], literal).read()
+    if options.config is not None and command.name != _TAKES_CONFIG:
+        raise UsageError(
+            f"{command.title} takes no --config", hint="it asks the daemon, which has read its own"
+        )
+    given = Words(command, rest[1 + length :], literal).read()
     return Request(command=command, parameters=complete(command, given), options=options)
 
 
-def _split_options(words: Sequence[str]) -> tuple[Options, list[str], list[str]]:
+def split_options(words: Sequence[str]) -> tuple[Options, list[str], list[str]]:
     """Take the global options out of the words; what stands after `--` is returned apart."""
     options = Options()
     rest: list[str] = []
@@ -213,7 +205,7 @@ def _split_options(words: Sequence[str]) -> tuple[Options, list[str], list[str]]
     return options, rest, []
 
 
-def _spelled_out(words: list[str]) -> list[str]:
+def spelled_out(words: list[str]) -> list[str]:
     """Return a command line with its module in full: shortcuts and other names of modules are replaced."""
     for shortcut, full in SHORTCUTS.items():
         if words and squashed(words[0]) == shortcut:
@@ -227,9 +219,10 @@ def _spelled_out(words: list[str]) -> list[str]:
 
 def _topic(words: list[str]) -> tuple[str, ...]:
     """Return what help is asked about, in the table's spelling; words after a command's name are left out."""
-    words = _spelled_out(words)
-    if not words:
-        return ()
+    words = spelled_out(words)
+    own = [word for word in OWN_WORDS if words and squashed(words[0]) == word]
+    if not words or own:
+        return tuple(own)
     module = module_named(words[0])
     if len(words) == 1:
         return (module,)
@@ -242,107 +235,3 @@ def _topic(words: list[str]) -> tuple[str, ...]:
         return (module, within[0].split()[0])
     command, _ = command_at(module, words[1:])
     return (module, command.name)
-
-
-class _Words:
-    """The words after a command's name, read from the left into values by parameter name."""
-
-    def __init__(self, command: Command, words: Sequence[str], literal: Sequence[str]) -> None:
-        self._command = command
-        self._words = list(words)
-        self._literal = list(literal)
-        self._next = 0
-        self._given: dict[str, object] = {}
-
-    def read(self) -> dict[str, object]:
-        """Return the values as they were written. Raises `UsageError`."""
-        while self._next < len(self._words):
-            if not self._read_named() and not self._read_positional():
-                raise no_such_parameter(self._command, self._words[self._next])
-        for word in self._literal:
-            waiting = self._waiting()
-            if waiting is None:
-                raise UsageError(
-                    f"{shortened(word)} is one value too many", hint=f"usage: {self._command.usage}"
-                )
-            self._give(waiting, word)
-        return self._given
-
-    def _waiting(self) -> Parameter | None:
-        return next((one for one in self._command.in_order if one.name not in self._given), None)
-
-    def _give(self, parameter: Parameter, value: object) -> None:
-        if parameter.name in self._given:
-            raise UsageError(f"{parameter.name} is given twice")
-        self._given[parameter.name] = value
-
-    def _read_named(self) -> bool:
-        """Read a parameter that is given by name, if the next words are one."""
-        word = self._words[self._next]
-        dashed = word.startswith("--")
-        name, has_value, value = word.removeprefix("--").partition("=")
-        if has_value:
-            parameter = parameter_named(self._command, name)
-            if parameter is None:
-                if dashed:
-                    raise no_such_parameter(self._command, name)
-                return False
-            self._next += 1
-            self._give(parameter, self._with_time(parameter, value))
-            return True
-        for parts in range(min(_NAME_PARTS_MAX, len(self._words) - self._next), 0, -1):
-            joined = "_".join([name, *self._words[self._next + 1 : self._next + parts]])
-            parameter = parameter_named(self._command, joined)
-            if parameter is not None and (dashed or self._is_name(parameter, parts)):
-                self._next += parts
-                self._give(parameter, self._value(parameter, dashed=dashed))
-                return True
-        if dashed:
-            raise no_such_parameter(self._command, name)
-        return False
-
-    def _is_name(self, parameter: Parameter, parts: int) -> bool:
-        """Tell whether words that spell a parameter's name are meant as such, not as a positional's value."""
-        waiting = self._waiting()
-        if waiting is None:
-            return True
-        left = len(self._words) - self._next
-        if parameter in self._command.positional:
-            # As many words as values are missing: then each of them is a value, whatever it looks like.
-            missing = sum(one.name not in self._given for one in self._command.positional)
-            return left > missing and parameter.name not in self._given
-        if parameter in self._command.trailing:
-            return left > parts
-        return left > parts and waiting.type is not Type.TEXT
-
-    def _value(self, parameter: Parameter, *, dashed: bool) -> object:
-        """Read the value after a name; a dashed boolean may stand without."""
-        following = self._words[self._next] if self._next < len(self._words) else None
-        if dashed and parameter.type is Type.BOOLEAN and (following is None or truth_of(following) is None):
-            return True
-        if following is None:
-            raise UsageError(f"{parameter.name} needs a value", hint=f"valid: {parameter.expects}")
-        self._next += 1
-        return self._with_time(parameter, following)
-
-    def _with_time(self, parameter: Parameter, value: str) -> str:
-        """Return a date's value with the following word where it is the other half of it."""
-        if parameter.type is not Type.DATE or self._next >= len(self._words):
-            return value
-        following = self._words[self._next]
-        both = f"{value} {following}"
-        is_moment = _DAY.match(value) and _TIME.match(following)
-        if is_moment or any(squashed(both) == squashed(word) for word in parameter.keywords):
-            self._next += 1
-            return both
-        return value
-
-    def _read_positional(self) -> bool:
-        """Read the next word as the value of the first positional that has none."""
-        waiting = self._waiting()
-        if waiting is None:
-            return False
-        word = self._words[self._next]
-        self._next += 1
-        self._give(waiting, self._with_time(waiting, word))
-        return True

@@ -127,9 +127,10 @@ class Severity(StrEnum):
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that is not well, in one sentence, and what to do about it."""
+    """Something that is not well, in one sentence, and what to do; `name` is a stable word for it."""
 
     severity: Severity
+    name: str = ""
     message: str
     hint: str = ""
 
@@ -268,8 +269,12 @@ class Outcome(StrEnum):
     UNKNOWN = "unknown"
 
 
+EXIT_STATUS_OF_OUTCOME = {Outcome.OK: 0, Outcome.WARNING: 1, Outcome.CRITICAL: 2, Outcome.UNKNOWN: 3}
+"""The exit statuses of monitoring plugins."""
+
+
 class CheckView(msgspec.Struct, frozen=True, kw_only=True):
-    """One check of the set-up: what was found, and the cure where it is not well."""
+    """One check of the set-up: what was found, and the cure; where all is well `cure` is advice."""
 
     name: str
     outcome: Outcome

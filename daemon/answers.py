@@ -7,7 +7,7 @@ answers; operations are queued here. How the daemon stands is told by `daemon.st
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 
 from backupd.control import CommandRequest, OperationReply, OperationsReply, Reply, ServicesReply, StatusReply
 from backupd.errors import BackupdError
@@ -50,7 +50,7 @@ class Answers:
         standing: Standing,
         looking: Looking,
         names: frozenset[str],
-        metrics: Callable[[], str],
+        metrics: Callable[[], Awaitable[str]],
         parts: Iterable[Mapping[str, Answering]],
     ) -> None:
         self._store = store
@@ -78,9 +78,9 @@ class Answers:
         """Return the state of everything."""
         return await self._standing.status()
 
-    def metrics(self) -> str:
+    async def metrics(self) -> str:
         """Return the metrics in Prometheus' text format."""
-        return self._metrics()
+        return await self._metrics()
 
     async def blob(self, digest: str) -> AsyncGenerator[bytes, None]:
         """Open a content and return its bytes in pieces; the last comes only once all are verified."""

@@ -29,6 +29,18 @@ SMARTSCAN = "SmartScan"
 STARTING = timedelta(seconds=5)
 """For so long after the start it is no problem that something has not begun yet."""
 
+NO_BACKUP = "no_backup"
+INTAKE_PAUSED = "intake_paused"
+RECORDING_PAUSED = "recording_paused"
+SPACE_LOW = "space_low"
+DAMAGED = "damaged"
+GAP = "gap"
+OPERATION_FAILED = "operation_failed"
+UNSENT = "notifications_unsent"
+RUN_MISSED = "run_missed"
+SERVICES_STOPPED = "services_stopped"
+"""Names of problems that others ask for."""
+
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What problems are judged by."""
@@ -51,6 +63,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     space: SpaceView
     services_stopped: Sequence[str] = ()
     schedules: Sequence[ScheduleView] = ()
+    unsent: str = ""
+    metrics_trouble: str = ""
 
 
 def problems(facts: Facts) -> list[Problem]:
@@ -73,6 +87,7 @@ def _scanner_problems(facts: Facts) -> list[Problem]:
         )
         found.append(
             _danger(
+                NO_BACKUP,
                 f"NO BACKUP IS BEING MADE: the Realtime Scanner and SmartScan are both off{stopped}",
                 "backupctl backup doStartService module"
                 if facts.services_stopped
@@ -82,6 +97,7 @@ def _scanner_problems(facts: Facts) -> list[Problem]:
     elif facts.services_stopped:
         found.append(
             _attention(
+                SERVICES_STOPPED,
                 f"stopped services: {', '.join(facts.services_stopped)}",
                 "backupctl backup doStartService module",
             )
@@ -90,6 +106,7 @@ def _scanner_problems(facts: Facts) -> list[Problem]:
         if facts.realtime_trouble:
             found.append(
                 _danger(
+                    "realtime_trouble",
                     f"the Realtime Scanner does not work: {facts.realtime_trouble}",
                     "it is tried again by itself; until then only scans find what changes",
                 )
@@ -98,6 +115,7 @@ def _scanner_problems(facts: Facts) -> list[Problem]:
             reason = facts.broker.error or "connecting"
             found.append(
                 _danger(
+                    "broker_not_connected",
                     f"the broker {facts.broker.url} is not connected: {reason}",
                     "events wait there until it is back; is it running, are the credentials right?",
                 )
@@ -106,6 +124,7 @@ def _scanner_problems(facts: Facts) -> list[Problem]:
         if not facts.scanning:
             found.append(
                 _danger(
+                    "never_scanned",
                     "no SmartScan has succeeded yet: the backup is incomplete",
                     "backupctl backup doSmartScan start",
                 )
@@ -113,6 +132,7 @@ def _scanner_problems(facts: Facts) -> list[Problem]:
     elif facts.smartscan_enabled and facts.now - facts.last_scan > SCAN_AGE_MAX and not facts.scanning:
         found.append(
             _attention(
+                "scan_is_old",
                 f"the last successful SmartScan was at {facts.last_scan:%Y-%m-%d %H:%M} UTC",
                 "backupctl backup doSmartScan start",
             )
@@ -130,6 +150,7 @@ def _schedule_problems(facts: Facts) -> list[Problem]:
         following = f"; the next is at {job.next:%Y-%m-%d %H:%M} UTC" if job.next else ""
         found.append(
             _attention(
+                RUN_MISSED,
                 f"the {job.job} due at {job.last_missed:%Y-%m-%d %H:%M} UTC was missed and is not made up for"
                 f"{following}",
                 "backupctl backup doSmartScan start" if job.job == SMARTSCAN else "it runs next time",
@@ -147,6 +168,7 @@ def _intake_problems(facts: Facts) -> list[Problem]:
     if facts.intake_paused:
         found.append(
             _danger(
+                INTAKE_PAUSED,
                 f"nothing new is acknowledged: {facts.intake_paused}",
                 "the broker keeps the events; intake goes on by itself once this is mended",
             )
@@ -154,6 +176,7 @@ def _intake_problems(facts: Facts) -> list[Problem]:
     if facts.recorder.paused:
         found.append(
             _danger(
+                RECORDING_PAUSED,
                 f"recording is paused: {facts.recorder.paused}",
                 "the journal keeps what came; recording goes on by itself once this is mended",
             )
@@ -161,6 +184,7 @@ def _intake_problems(facts: Facts) -> list[Problem]:
     elif facts.recorder.lag_seconds > LAG_SECONDS_MAX:
         found.append(
             _attention(
+                "recording_is_behind",
                 f"recording is {facts.recorder.lag_entries:,} entries and "
                 f"{facts.recorder.lag_seconds:,.0f} s behind the journal",
                 "nothing is lost; is the disk of the Backup Path, or the AppServer, slow?",
@@ -170,6 +194,7 @@ def _intake_problems(facts: Facts) -> list[Problem]:
         whose = f"account {gap.account}" if gap.account else "all accounts"
         found.append(
             _attention(
+                GAP,
                 f"changes of {whose} may have been missed ({gap.reason}): {gap.detail}",
                 "a scan heals this by itself",
             )
@@ -177,6 +202,7 @@ def _intake_problems(facts: Facts) -> list[Problem]:
     if facts.waiting_photographs:
         found.append(
             _attention(
+                "photographs_wait",
                 f"{facts.waiting_photographs:,} photographs wait: their items could not be read yet",
                 "they are tried again by themselves; is the AppServer's storage readable?",
             )
@@ -189,29 +215,42 @@ def _store_problems(facts: Facts) -> list[Problem]:
     if facts.space.threshold_bytes and facts.space.free_bytes < facts.space.threshold_bytes:
         found.append(
             _danger(
+                SPACE_LOW,
                 f"the Backup Path has {facts.space.free_bytes >> 20:,} MB free, less than the threshold of "
                 f"{facts.space.threshold_bytes >> 20:,} MB",
                 "make room, or lower ZxBackup_SpaceThreshold",
             )
         )
     found += [
-        _danger(f"damaged: {sentence}", "the rest of the backup goes on; keep the file for repair")
+        _danger(DAMAGED, f"damaged: {sentence}", "the rest of the backup goes on; keep the file for repair")
         for sentence in facts.damaged[:5]
     ]
+    if facts.metrics_trouble:
+        found.append(
+            _attention(
+                "metrics_not_served",
+                f"metrics are not served: {facts.metrics_trouble}",
+                "mend [metrics] listen; it is tried again by itself, and the control socket has them too",
+            )
+        )
     for operation in facts.last_operations:
         if operation.status in {OperationStatus.FAILED, OperationStatus.INTERRUPTED}:
             found.append(
                 _attention(
+                    OPERATION_FAILED,
                     f"the last {operation.type} {operation.status.value}: {operation.verdict}",
                     f"backupctl backup monitor {operation.uuid}",
                 )
             )
+    if facts.unsent:
+        hint = "it is tried again by itself for a day; backupctl core getNotification lists them"
+        found.append(_attention(UNSENT, f"admins are not told: {facts.unsent}", hint))
     return found
 
 
-def _danger(message: str, hint: str) -> Problem:
-    return Problem(severity=Severity.DANGER, message=message, hint=hint)
+def _danger(name: str, message: str, hint: str) -> Problem:
+    return Problem(severity=Severity.DANGER, name=name, message=message, hint=hint)
 
 
-def _attention(message: str, hint: str) -> Problem:
-    return Problem(severity=Severity.ATTENTION, message=message, hint=hint)
+def _attention(name: str, message: str, hint: str) -> Problem:
+    return Problem(severity=Severity.ATTENTION, name=name, message=message, hint=hint)

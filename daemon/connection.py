@@ -21,6 +21,7 @@ from contextlib import suppress
 from typing import Any
 
 import aiomqtt
+import msgspec
 from paho.mqtt.client import Client as PahoClient
 from paho.mqtt.client import MQTTMessage
 from paho.mqtt.packettypes import PacketTypes
@@ -39,17 +40,32 @@ KEEPALIVE_SECONDS = 20
 CONNECT_SECONDS_MAX = 5.0
 
 
+class Granted(msgspec.Struct, frozen=True, kw_only=True):
+    """What the broker grants: how long it keeps the session while we are away, how large packets may be."""
+
+    session_seconds: int
+    packet_bytes_max: int | None = None
+
+
 class Connection:
     """Messages go into `arrivals`; their acknowledgements wait for us.
 
-    `persistent` asks for MQTT 5 and a session that outlives the connection; else it is MQTT 3.1.1 without.
+    `persistent` asks for MQTT 5 and a session that outlives the connection, by `session_seconds`; else it is
+    MQTT 3.1.1 without.
     """
 
     def __init__(
-        self, address: BrokerAddress, *, identifier: str, arrivals: Arrivals, persistent: bool
+        self,
+        address: BrokerAddress,
+        *,
+        identifier: str,
+        arrivals: Arrivals,
+        persistent: bool,
+        session_seconds: int = SESSION_EXPIRY_SECONDS,
     ) -> None:
         self.arrivals = arrivals
         self.session_present = False
+        self.granted = Granted(session_seconds=session_seconds)
         self.redelivered = 0
         self._address = address
         self._identifier = identifier
@@ -68,7 +84,7 @@ class Connection:
         session: dict[str, Any] = {"protocol": aiomqtt.ProtocolVersion.V311, "clean_session": True}
         if self._persistent:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-            properties.SessionExpiryInterval = SESSION_EXPIRY_SECONDS
+            properties.SessionExpiryInterval = self.granted.session_seconds
             properties.ReceiveMaximum = RECEIVE_MAXIMUM
             session = {
                 "protocol": aiomqtt.ProtocolVersion.V5,
@@ -107,6 +123,12 @@ class Connection:
 
     def _on_connect(self, forward: Any, paho: PahoClient, userdata: Any, flags: Any, *rest: Any) -> None:
         self.session_present = bool(flags.session_present)
+        properties = rest[-1] if rest else None
+        if isinstance(properties, Properties):
+            self.granted = Granted(
+                session_seconds=getattr(properties, "SessionExpiryInterval", self.granted.session_seconds),
+                packet_bytes_max=getattr(properties, "MaximumPacketSize", None),
+            )
         forward(paho, userdata, flags, *rest)
 
     def _on_disconnect(

@@ -18,6 +18,7 @@ from typing import Protocol
 import msgspec
 import structlog
 from aiohttp import web
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from backupd.commands import Command, CommandKind
 from backupd.control import (
@@ -84,7 +85,7 @@ class Service(Protocol):
         """Open a content and return its uncompressed bytes in pieces, verified before the last one."""
         ...
 
-    def metrics(self) -> str:
+    async def metrics(self) -> str:
         """Return the metrics in Prometheus' text format."""
         ...
 
@@ -294,7 +295,7 @@ class _Answers:
     async def metrics(self, request: web.Request) -> web.StreamResponse:
         self._caller(request)
         return web.Response(
-            text=self._service.metrics(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+            text=await self._service.metrics(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4}
         )
 
 

@@ -9,6 +9,7 @@ import structlog
 
 from backupd.operations import Operation, decode_operation, encode_operation
 from backupd.store.ledger import Ledger
+from backupd.store.ledger_tables import KeptLogs
 
 log = structlog.get_logger(__name__)
 
@@ -18,6 +19,7 @@ class KeptOperations:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
+        self._logs = KeptLogs(ledger)
 
     def operations(self) -> list[Operation]:
         """Return every kept operation; one that can't be read is logged and left out."""
@@ -34,5 +36,7 @@ class KeptOperations:
         self._ledger.put_operation(operation.uuid, operation.status.value, encode_operation(operation))
 
     def forget_operations(self, uuids: Sequence[str]) -> None:
-        """Remove operations."""
-        self._ledger.remove_operations(uuids)
+        """Remove operations, and what was logged for them."""
+        with self._ledger.batch():
+            self._ledger.remove_operations(uuids)
+            self._logs.forget(uuids)

@@ -33,22 +33,20 @@ from backupd.schedules import JOBS
 from backupd.store.ledger import SetAttribute
 from backupd.store.ledger_tables import KeptJobs
 from backupd.store.store import Store
-from daemon import metrics, wiring
-from daemon.answers import Answers, names_of
-from daemon.configuring import Configuring
+from daemon import wiring
+from daemon.announcing import Announcing
 from daemon.control_socket import ControlSocket
 from daemon.effects import Effects
+from daemon.front import Front
 from daemon.healing import Healing, heal_by_scan
 from daemon.health import Notifier, Pulse, feed_watchdog, patience
 from daemon.kept_operations import KeptOperations
-from daemon.looking import Looking
 from daemon.operations_queue import OperationsQueue
 from daemon.quarantine import Quarantine
 from daemon.realtime import RealtimeScanner
 from daemon.recording import Recording
 from daemon.scheduler import Scheduler
 from daemon.services import Services
-from daemon.standing import Standing
 from daemon.works import SCHEDULE, Works
 
 PRESSURE_EVENTS = 500
@@ -122,7 +120,16 @@ class Daemon:
         )
         self._realtime = self._make_realtime(store, appserver)
         works = self._make_works(store, appserver)
-        self._queue = OperationsQueue(KeptOperations(store.ledger), works.factories(), clock=clock)
+        self._announcing = Announcing(
+            config, store.ledger, self._settings, server_id=self._server_id, clock=clock
+        )
+        self._stack.push_async_callback(self._announcing.close)
+        self._queue = OperationsQueue(
+            KeptOperations(store.ledger),
+            works.factories(),
+            clock=clock,
+            on_change=self._announcing.operation_changed,
+        )
         self._scheduler = Scheduler(self._run_job, clock=clock, ledger=KeptJobs(store.ledger))
         await self._scheduler.load()
         self._services = Services(
@@ -132,6 +139,13 @@ class Daemon:
             realtime_wanted=lambda: self._is_true("ZxBackup_RealTimeScanner"),
             started=self._is_true("ZxBackup_ModuleEnabledAtStartup"),
         )
+        self._make_what_rules(store)
+        self._apply_settings()
+        self._services.on_realtime_return(self._realtime_returned)
+
+    def _make_what_rules(self, store: Store) -> None:
+        """Make what carries settings out and what answers, once all that works is there."""
+        config, clock = self._config, self._clock
         self._effects = Effects(
             config=config,
             settings=self._settings,
@@ -141,9 +155,19 @@ class Daemon:
             scheduler=self._scheduler,
             services=self._services,
         )
-        self._answers = self._make_answers(store)
-        self._apply_settings()
-        self._services.on_realtime_return(self._realtime_returned)
+        self._front = Front(
+            config=config,
+            server_id=self._server_id,
+            clock=clock,
+            store=store,
+            settings=self._settings,
+            queue=self._queue,
+            recording=self._recording,
+            realtime=self._realtime,
+            scheduler=self._scheduler,
+            services=self._services,
+            announcing=self._announcing,
+        )
 
     def _make_works(self, store: Store, appserver: AppServer) -> Works:
         config, clock = self._config, self._clock
@@ -190,41 +214,6 @@ class Daemon:
             enabled=self._is_true("ZxBackup_RealTimeScanner"),
         )
 
-    def _make_answers(self, store: Store) -> Answers:
-        config, clock = self._config, self._clock
-        standing = Standing(
-            store=store,
-            server_id=self._server_id,
-            server_name=config.server.name,
-            broker_url=config.broker.url,
-            settings=self._settings,
-            queue=self._queue,
-            recording=self._recording,
-            realtime=self._realtime,
-            scheduler=self._scheduler,
-            services=self._services,
-            clock=clock,
-        )
-        names = names_of(self._server_id, config.server.name)
-        configuring = Configuring(
-            settings=self._settings,
-            store=store,
-            scheduler=self._scheduler,
-            server_id=self._server_id,
-            server_name=config.server.name,
-            names=names,
-        )
-        return Answers(
-            store=store,
-            queue=self._queue,
-            services=self._services,
-            standing=standing,
-            looking=Looking(store, clock=clock),
-            names=names,
-            metrics=lambda: metrics.text(self._recording.status(), self._realtime, self._queue),
-            parts=(configuring.table(),),
-        )
-
     # ------------------------------------------------------------------ running
 
     async def run(self) -> None:
@@ -233,7 +222,7 @@ class Daemon:
         for operation in interrupted:
             log.warning("operation_interrupted", operation=operation.uuid, type=operation.type)
         async with (
-            ControlSocket(self._config.control.socket, self._answers, group=self._config.control.group),
+            ControlSocket(self._config.control.socket, self._front.answers, group=self._config.control.group),
             asyncio.TaskGroup() as tasks,
         ):
             running = [
@@ -246,8 +235,10 @@ class Daemon:
                     ("healing", self._healing.run()),
                     ("scheduler", self._scheduler.run()),
                     ("warnings", self._warn_if_idle()),
+                    ("announcing", self._announcing.run(self._front.answers.status)),
                     ("gaps", self._open_gaps_of_settings()),
                     ("reloading", self._reload_when_asked()),
+                    ("metrics", self._front.serve_metrics()),
                     ("watchdog", feed_watchdog(self._notifier, self._clock, self._unwell)),
                 )
             ]
@@ -334,6 +325,7 @@ class Daemon:
         now = self._clock.now()
         await asyncio.to_thread(self._store.ledger.open_gap, account, reason, detail, now)
         self._healing.gap_opened()
+        self._announcing.look_soon()
 
     async def _remember_session(self) -> None:
         url, now = self._config.broker.url, self._clock.now()
@@ -369,6 +361,7 @@ class Daemon:
             self.end(begin_anew=True)
             return
         self._apply_settings()
+        self._announcing.look_soon()
 
     def _realtime_returned(self) -> None:
         """Have what happened while the Realtime Scanner was off found by a scan, as for any other gap."""

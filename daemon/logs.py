@@ -3,14 +3,17 @@
 Lines of the libraries (the standard `logging`) come out in the same form. Exceptions are structured, with
 their frames and causes but without local variables, which could hold anything. Values under names that sound
 like secrets are replaced, long texts are cut. The level can be changed at any time, also for loggers bound
-before. A line that can't be encoded or written never raises.
+before. A line that can't be encoded or written never raises. Whoever asked for it (`copy_to`) gets a copy of
+every line that is written, without its secrets. Warnings and errors are counted by event.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import MutableMapping
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping, MutableMapping
 from datetime import datetime
 from typing import Any, TextIO
 
@@ -23,6 +26,9 @@ from backupd.config_sections import LogFormat, LogLevel
 
 TEXT_CHARACTERS_MAX = 4_000
 FRAMES_MAX = 30
+EVENTS_COUNTED_MAX = 200
+"""So many names of events are counted singly, the others together as `OTHER_EVENTS`."""
+OTHER_EVENTS = "other"
 DEPTH_MAX = 6
 _SECRET_WORDS = ("password", "passwd", "secret", "token", "credential", "authorization", "private_key")
 _HARMLESS = ("password_file", "password_path")
@@ -55,12 +61,50 @@ class _Threshold:
 _threshold = _Threshold()
 
 
+class _Copies:
+    """Who gets copies of lines, in one place for every logger."""
+
+    taker: Callable[[Mapping[str, Any]], None] | None = None
+
+    def __call__(self, _logger: Any, _method: str, event: _EventDict) -> _EventDict:
+        if self.taker is not None:
+            self.taker(event)
+        return event
+
+
+_copies = _Copies()
+
+
+class _Tally:
+    """How many warnings and errors there were since the process began, written or not."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[tuple[str, str]] = Counter()
+
+    def __call__(self, _logger: Any, method: str, event: _EventDict) -> _EventDict:
+        number = _NUMBERS.get(method, logging.ERROR)
+        if number >= logging.WARNING:
+            key = ("error" if number >= logging.ERROR else "warning", str(event.get("event", ""))[:100])
+            with self._lock:
+                is_full = len(self._counts) >= EVENTS_COUNTED_MAX and key not in self._counts
+                self._counts[(key[0], OTHER_EVENTS) if is_full else key] += 1
+        return event
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        with self._lock:
+            return dict(self._counts)
+
+
+_tally = _Tally()
+
+
 def configure(form: LogFormat, level: LogLevel, *, stream: TextIO | None = None) -> None:
     """Set up logging for the process; calling it again changes everything."""
     stream = sys.stderr if stream is None else stream
     set_level(level)
     structlog.configure(
-        processors=[_threshold, *_shared(form), _renderer(form, stream)],
+        processors=[_tally, _threshold, *_shared(form), _renderer(form, stream)],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         logger_factory=structlog.WriteLoggerFactory(file=stream),
         cache_logger_on_first_use=False,
@@ -74,9 +118,19 @@ def configure(form: LogFormat, level: LogLevel, *, stream: TextIO | None = None)
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+def logged() -> dict[tuple[str, str], int]:
+    """Return how many warnings and errors there were since the process began, by (level, event)."""
+    return _tally.counts()
+
+
 def set_level(level: LogLevel) -> None:
     """Change the level, from the next line on."""
     _threshold.level = _LEVELS[level]
+
+
+def copy_to(taker: Callable[[Mapping[str, Any]], None] | None) -> None:
+    """Give a copy of every line to `taker` from now on; None: to nobody. It must neither raise nor log."""
+    _copies.taker = taker
 
 
 def _shared(form: LogFormat) -> list[Any]:
@@ -91,7 +145,7 @@ def _shared(form: LogFormat) -> list[Any]:
         steps.append(structlog.processors.ExceptionRenderer(transformer))
     if form is LogFormat.CONSOLE:
         steps.append(_with_readable_moments)
-    return [*steps, _without_secrets]
+    return [*steps, _without_secrets, _copies]
 
 
 def _with_readable_moments(_logger: Any, _method: str, event: _EventDict) -> _EventDict:

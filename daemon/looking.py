@@ -14,7 +14,7 @@ from backupd.items import Kind
 from backupd.store.store import Store
 from daemon import holdings, server_archives, views
 from daemon.answering import Answering, Given
-from daemon.peers import Caller
+from daemon.peers import Caller, Forbidden
 
 PIECE_BYTES = 1 << 18
 
@@ -88,7 +88,12 @@ class Looking:
         path = Path(given["file_path"]) if given["file_path"] is not None else own
         return await asyncio.to_thread(holdings.map_file, path)
 
-    async def _get_server_config(self, given: Given, _caller: Caller) -> Reply:
+    async def _get_server_config(self, given: Given, caller: Caller) -> Reply:
+        if server_archives.shows_contents(given) and not caller.may_change:
+            raise Forbidden(
+                f"user {caller.name} may not read the server's own files",
+                hint="their texts are for root and the service's user",
+            )
         layout = server_archives.layout_of(given["backup_path"], self._store.layout)
         return await asyncio.to_thread(server_archives.reply, layout, given)
 

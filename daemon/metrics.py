@@ -1,43 +1,82 @@
-"""Metrics in Prometheus' text format: how far intake, recording and operations are."""
+"""Metrics in Prometheus' text format: facts gathered off the event loop, one text of them at a time.
+
+What there is stands in `metric_table`, how it is reckoned in `metric_values`; this module gathers the facts
+and lets prometheus_client write them. The gauge histogram is written as the Prometheus format has it, as a
+histogram of buckets and two gauges beside it.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
+import asyncio
+import platform
+from collections.abc import Iterable, Iterator
 
-from daemon.operations_queue import OperationsQueue
-from daemon.realtime import RealtimeScanner
-from daemon.recording import RecordingStatus
+from prometheus_client import CollectorRegistry, Metric, ProcessCollector, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeHistogramMetricFamily,
+    GaugeMetricFamily,
+)
+from prometheus_client.registry import Collector
+
+from backupd.clock import Clock
+from daemon import logs, metric_table, metric_values
+from daemon.metric_table import PREFIX, MetricType
+from daemon.metric_values import Facts, Value
+from daemon.standing import Standing
+
+_TOTAL = "_total"
 
 
-def text(recording: RecordingStatus, realtime: RealtimeScanner, queue: OperationsQueue) -> str:
-    """Return all metrics."""
-    lines: list[str] = []
+class Metrics:
+    """Changes nothing. `text` may be asked by many at once; they are answered in turn."""
 
-    def add(name: str, kind: str, meaning: str, *values: tuple[str, float]) -> None:
-        lines.append(f"# HELP backupd_{name} {meaning}")
-        lines.append(f"# TYPE backupd_{name} {kind}")
-        # repr, because a sequence number has more digits than a float is usually shown with.
-        lines.extend(f"backupd_{name}{labels} {value!r}" for labels, value in values)
+    def __init__(self, standing: Standing, clock: Clock) -> None:
+        self._standing = standing
+        self._clock = clock
+        self._turn = asyncio.Lock()
 
-    subscription = realtime.subscription
-    add("realtime_enabled", "gauge", "1 if the Realtime Scanner is on.", ("", float(realtime.enabled)))
-    connected = subscription is not None and subscription.status.connected
-    add("broker_connected", "gauge", "1 if the broker is connected and subscribed.", ("", float(connected)))
-    if subscription is not None:
-        status = subscription.status
-        add("events_received_total", "counter", "Events that arrived since the start.", ("", status.received))
-        add("events_journaled_total", "counter", "Events journaled since the start.", ("", status.journaled))
-        refused = [(f'{{reason="{reason}"}}', float(count)) for reason, count in status.refused.items()]
-        add("events_refused_total", "counter", "Messages that were no events.", *refused)
-        add("intake_paused", "gauge", "1 if nothing is acknowledged.", ("", float(bool(status.paused))))
-    add("journal_last_sequence", "gauge", "Last journaled sequence number.", ("", recording.journaled))
-    add("recorder_cursor", "gauge", "Last recorded sequence number.", ("", recording.recorded))
-    add("recorder_lag_seconds", "gauge", "Age of the oldest unrecorded entry.", ("", recording.lag_seconds))
-    add("recorder_paused", "gauge", "1 if recording can't go on.", ("", float(bool(recording.paused))))
-    counts = Counter((one.type, one.status.value) for one in queue.operations())
-    operations = [
-        (f'{{type="{type_}",status="{status}"}}', float(count))
-        for (type_, status), count in sorted(counts.items())
-    ]
-    add("operations", "gauge", "Operations that are kept, by type and status.", *operations)
-    return "\n".join(lines) + "\n"
+    async def text(self) -> str:
+        """Return all metrics. Raises `BackupdError`, `OSError` where the store can't be read."""
+        async with self._turn:
+            began = self._clock.monotonic()
+            survey = await self._standing.survey()
+            facts = Facts(survey=survey, logged=logs.logged(), python=platform.python_version())
+            return await asyncio.to_thread(lambda: written(facts, self._clock.monotonic() - began))
+
+
+def written(facts: Facts, gathering_seconds: float) -> str:
+    """Return facts as text."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Gathered(facts, gathering_seconds))
+    ProcessCollector(namespace=PREFIX.rstrip("_"), registry=registry)
+    return generate_latest(registry).decode()
+
+
+class _Gathered(Collector):
+    """Gives facts to prometheus_client, as one family per row of the table."""
+
+    def __init__(self, facts: Facts, gathering_seconds: float) -> None:
+        self._facts = facts
+        self._gathering_seconds = gathering_seconds
+
+    def collect(self) -> Iterator[Metric]:
+        values: dict[str, list[Value]] = {}
+        for value in metric_values.values(self._facts):
+            values.setdefault(value[0], []).append(value)
+        values["gathering_seconds"] = [("gathering_seconds", (), self._gathering_seconds)]
+        for row in metric_table.TABLE:
+            if row.type is MetricType.GAUGE_HISTOGRAM:
+                counts, total = metric_values.buckets(self._facts.survey.freshness)
+                yield GaugeHistogramMetricFamily(PREFIX + row.name, row.meaning, counts, total)
+            elif not row.name.startswith("process_"):
+                yield _family(row, values.pop(row.name, ()))
+        assert not values, f"metrics without a row in the table: {sorted(values)}"
+
+
+def _family(row: metric_table.Metric, values: Iterable[Value]) -> Metric:
+    kind = CounterMetricFamily if row.type is MetricType.COUNTER else GaugeMetricFamily
+    family = kind(PREFIX + row.name.removesuffix(_TOTAL), row.meaning, labels=row.labels)
+    for _, labels, number in values:
+        family.add_metric(labels, float(number))
+    return family

@@ -6,7 +6,7 @@ again from its parameters, else they are interrupted too. A failing work makes a
 ends the queue: an operating error gives its message and hint, a bug is counted and logged with its traceback.
 Cancelling `run` (the daemon stops) interrupts what runs. Whoever follows an operation sees its newest value;
 values in between may be skipped. What can't be saved (a full disk) is logged, counted and done anyway: the
-work itself knows best whether it can go on.
+work itself knows best whether it can go on. What is logged while an operation runs carries its UUID.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ PROGRESS_SECONDS = 0.25
 """How often progress is looked at for those who follow it."""
 SAVE_SECONDS = 5.0
 """How often the progress of a running operation is saved."""
+LOG_SECONDS = 60.0
+"""How often the progress of a running operation is logged."""
 WAITING_MAX = 1_000
 HISTORY_MAX = 1_000
 """Ended operations that are kept; the oldest go first."""
@@ -89,12 +91,15 @@ class OperationsQueue:
         clock: Clock,
         waiting_max: int = WAITING_MAX,
         history_max: int = HISTORY_MAX,
+        on_change: Callable[[Operation], None] = lambda _operation: None,
     ) -> None:
+        """Make a queue. `on_change` hears of each operation that began or ended; it must not wait."""
         self._ledger = ledger
         self._factories = factories
         self._clock = clock
         self._waiting_max = waiting_max
         self._history_max = history_max
+        self._on_change = on_change
         self._places: dict[str, _Place] = {}
         self._order = 0
         self._wake = asyncio.Event()
@@ -227,10 +232,10 @@ class OperationsQueue:
 
     async def _work_on(self, place: _Place) -> None:
         run = place.running = Run(self._clock, uuid=place.operation.uuid)
-        began = self._clock.monotonic()
         self._become(place, moved(place.operation, OperationStatus.RUNNING, self._clock.now()))
-        facts = {"operation": place.operation.uuid, "type": place.operation.type}
-        log.info("operation_started", **facts)
+        began = place.operation
+        log.info("operation_started", operation=began.uuid, type=began.type, parameters=began.parameters)
+        self._tell(began)
         with structlog.contextvars.bound_contextvars(operation=place.operation.uuid):
             try:
                 await self._save(place)
@@ -244,15 +249,6 @@ class OperationsQueue:
                 raise
         self._take_progress(place, run)
         await self._end(place, status, verdict.sentence, hint=hint, counts=verdict.counts)
-        seconds = round(self._clock.monotonic() - began, 3)
-        log.info(
-            "operation_ended",
-            **facts,
-            status=status.value,
-            verdict=verdict.sentence,
-            errors=run.errors_total,
-            seconds=seconds,
-        )
 
     async def _outcome(self, place: _Place, run: Run) -> tuple[OperationStatus, Verdict, str]:
         """Do the work; return how it ended. Only the daemon's own end passes through as an exception."""
@@ -289,12 +285,17 @@ class OperationsQueue:
 
     async def _watch(self, place: _Place, run: Run) -> None:
         """Show progress to those who follow, and save it from time to time, until cancelled."""
-        saved = self._clock.monotonic()
+        saved = logged = self._clock.monotonic()
         while True:
             await self._clock.sleep(PROGRESS_SECONDS)
-            if self._take_progress(place, run) and self._clock.monotonic() - saved >= SAVE_SECONDS:
+            unit, is_new = place.operation.progress.unit, self._take_progress(place, run)
+            now, progress = self._clock.monotonic(), place.operation.progress
+            if is_new and now - saved >= SAVE_SECONDS:
                 await self._save(place)
-                saved = self._clock.monotonic()
+                saved = now
+            if is_new and (now - logged >= LOG_SECONDS or progress.unit != unit):
+                log.info("operation_progress", done=progress.done, of=progress.total, unit=progress.unit)
+                logged = now
 
     def _take_progress(self, place: _Place, run: Run) -> bool:
         before = place.operation
@@ -303,6 +304,8 @@ class OperationsQueue:
         )
         if after != before:
             self._become(place, after)
+        for error in after.errors[len(before.errors) :]:
+            log.warning("item_failed", operation=before.uuid, item=error.item, reason=error.reason)
         return after != before
 
     async def _end(
@@ -318,11 +321,31 @@ class OperationsQueue:
         ended = moved(place.operation, status, now, verdict=sentence, hint=hint, counts=counts)
         place.work = place.running = None
         place.operation = ended
+        log.info(
+            "operation_ended",
+            operation=ended.uuid,
+            type=ended.type,
+            status=status.value,
+            verdict=sentence,
+            errors=ended.errors_total,
+            seconds=round((ended.ended - ended.started).total_seconds(), 3)
+            if ended.ended and ended.started
+            else 0,
+        )
         try:
             await self._save(place)
         finally:
             # Whoever waits hears of the end once it is kept: a crash can't take it back.
             self._become(place, ended)
+            self._tell(ended)
+
+    def _tell(self, operation: Operation) -> None:
+        """Tell the listener of a start or an end; what it does can't harm the operation."""
+        try:
+            self._on_change(operation)
+        except Exception as error:
+            self.bugs += 1
+            log.error("operation_listener_met_a_bug", operation=operation.uuid, exc_info=error)
 
     def _become(self, place: _Place, operation: Operation) -> None:
         place.operation = operation

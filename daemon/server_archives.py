@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from backupd.clock import parse_moment
+from backupd.config_sections import SECRET_KEYS
 from backupd.control import ServerConfigReply
 from backupd.errors import BackupPathRefused
 from backupd.jobs.archive.configuration import ATTRIBUTES_MEMBER, CONFIGURATION_MEMBER
@@ -29,9 +30,16 @@ FACTS_VERBOSE_MAX = 200_000
 VALUE_CHARACTERS_MAX = 200
 CONTENT_BYTES_MAX = 256 << 10
 TYPES = {"standard": ArchiveType.CONFIGURATION, "customizations": ArchiveType.CUSTOMIZATIONS}
+REDACTED = "(secret)"
 _FOLDERS = {"cos": "coses", "lists": "lists"}
 _DOMAIN_PARTS, _ACCOUNT_PARTS = 2, 3
 """Parts of the names `<domain>/domain.toml` and `<domain>/<user>/account.toml`."""
+
+
+def shows_contents(given: Given) -> bool:
+    """Tell whether the texts of the server's own files are asked for, which may hold passwords."""
+    wants = given["verbose"] or "/content" in (given["query"] or "")
+    return bool(wants) and given["type"] == "customizations"
 
 
 def layout_of(path: str | None, own: Layout) -> Layout:
@@ -58,7 +66,7 @@ def reply(layout: Layout, given: Given) -> ServerConfigReply:
     limit = FACTS_VERBOSE_MAX if given["verbose"] else FACTS_MAX
     query = (given["query"] or "").strip("/")
     values: list[ServerFact] = []
-    for fact in facts_of(archive, contents=given["verbose"] or "/content" in query):
+    for fact in facts_of(archive, contents=shows_contents(given) or given["verbose"]):
         if _fits(fact, query):
             values.append(fact if given["verbose"] else _shortened(fact))
         if len(values) > limit:
@@ -102,7 +110,8 @@ def _configuration_facts(member: Member) -> Iterator[ServerFact]:
     if member.name == CONFIGURATION_MEMBER:
         for section, values in table.items():
             for key, value in values.items() if isinstance(values, dict) else [("", values)]:
-                yield ServerFact(type="backupd", id=section, key=key, value=value)
+                told = REDACTED if key in SECRET_KEYS and value else value
+                yield ServerFact(type="backupd", id=section, key=key, value=told)
         return
     kind, name = _named(member.name)
     for key, value in table.items() if isinstance(table, dict) else [("", table)]:
@@ -127,7 +136,11 @@ def _file_facts(member: Member) -> Iterator[ServerFact]:
         yield ServerFact(type="files", id=member.name, key="link", value=member.link)
         return
     yield ServerFact(type="files", id=member.name, key="size", value=member.size)
-    if member.content is not None and len(member.content) <= CONTENT_BYTES_MAX:
+    if (
+        member.name != CONFIGURATION_MEMBER
+        and member.content is not None
+        and len(member.content) <= CONTENT_BYTES_MAX
+    ):
         try:
             text = member.content.decode()
         except UnicodeDecodeError:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from datetime import datetime, timedelta
+from collections.abc import Callable, Sequence
+from datetime import datetime
 
 import msgspec
 
@@ -12,6 +13,7 @@ from backupd import __version__
 from backupd.attributes import Scopes, Settings, schedule_of
 from backupd.clock import Clock
 from backupd.control import StatusReply
+from backupd.operations import Operation
 from backupd.store.store import Store
 from backupd.views import (
     BrokerView,
@@ -23,14 +25,36 @@ from backupd.views import (
     SpaceView,
 )
 from daemon import condition, views
+from daemon.doubts import Doubts
+from daemon.freshness import Doubt, Freshness, base_moment, freshness
 from daemon.operations_queue import OperationsQueue
+from daemon.publisher import PublisherStatus
 from daemon.realtime import RealtimeScanner
-from daemon.recording import Recording
-from daemon.scheduler import Scheduler
+from daemon.recording import Recording, RecordingStatus
+from daemon.scheduler import Job, Scheduler
 from daemon.services import Services
+from daemon.subscription import SubscriptionStatus
 
 GAPS_SHOWN_MAX = 20
 SCAN_TYPES = frozenset({"doSmartScan", "doAccountScan"})
+
+
+class Survey(msgspec.Struct, frozen=True, kw_only=True):
+    """The status with what it is made from, and how fresh the backup of each account is."""
+
+    status: StatusReply
+    facts: condition.Facts
+    freshness: Freshness
+    recording: RecordingStatus
+    subscription: SubscriptionStatus | None
+    publisher: PublisherStatus | None
+    operations: Sequence[Operation]
+    jobs: Sequence[Job]
+    gaps: Sequence[GapView]
+    waiting_since: datetime | None
+    states: int
+    accounts_deleted: int
+    damaged: int
 
 
 class Standing:
@@ -50,8 +74,13 @@ class Standing:
         scheduler: Scheduler,
         services: Services,
         clock: Clock,
+        unsent: Callable[[], str] = str,
+        metrics_trouble: Callable[[], str] = lambda: "",
     ) -> None:
+        """Make it; `unsent` says in words what admins could not be told."""
         self._store = store
+        self._doubts = Doubts(store, clock)
+        self._metrics_trouble = metrics_trouble
         self._server_id = server_id
         self._server_name = server_name
         self._broker_url = broker_url
@@ -62,17 +91,21 @@ class Standing:
         self._scheduler = scheduler
         self._services = services
         self._clock = clock
+        self._unsent = unsent
         self._started = clock.now()
 
     async def status(self) -> StatusReply:
         """Return the state of everything."""
+        return (await self.survey()).status
+
+    async def survey(self) -> Survey:
+        """Return the state of everything, and how fresh each account is."""
         stored = await asyncio.to_thread(self._read_store)
         now = self._clock.now()
         operations = [views.operation_view(one) for one in self._queue.operations()]
         recorder = self._recorder()
         broker, intake_paused = self._broker()
         realtime_active = broker.connected and not intake_paused and not self._unwatched(now)
-        gaps = stored.gaps
         schedules = tuple(views.schedule_view(job) for job in self._scheduler.jobs)
         facts = condition.Facts(
             now=now,
@@ -87,13 +120,40 @@ class Standing:
             intake_paused=intake_paused,
             recorder=recorder,
             waiting_photographs=stored.waiting,
-            gaps=gaps,
+            gaps=stored.gaps,
             last_operations=_last_of_each_type(operations),
             damaged=self._store.damaged,
             space=stored.space,
             services_stopped=self._services.stopped,
             schedules=schedules,
+            unsent=self._unsent(),
+            metrics_trouble=self._metrics_trouble(),
         )
+        fresh = await asyncio.to_thread(_freshness, facts, stored)
+        subscription, publisher = self._realtime.subscription, self._realtime.publisher
+        return Survey(
+            status=self._reply(facts, stored, fresh.worst, operations),
+            facts=facts,
+            freshness=fresh,
+            recording=self._recording.status(),
+            subscription=None if subscription is None else subscription.status,
+            publisher=None if publisher is None else publisher.status,
+            operations=self._queue.operations(),
+            jobs=self._scheduler.jobs,
+            gaps=stored.gaps,
+            waiting_since=stored.waiting_since,
+            states=stored.states,
+            accounts_deleted=stored.accounts_deleted,
+            damaged=len(facts.damaged),
+        )
+
+    def _reply(
+        self,
+        facts: condition.Facts,
+        stored: _Stored,
+        recoverable_until: datetime | None,
+        operations: list[OperationView],
+    ) -> StatusReply:
         return StatusReply(
             server_id=self._server_id,
             server_name=self._server_name,
@@ -101,22 +161,22 @@ class Standing:
             daemon_version=__version__,
             pid=os.getpid(),
             started=self._started,
-            now=now,
-            recoverable_until=_recoverable_until(facts, stored),
+            now=facts.now,
+            recoverable_until=recoverable_until,
             problems=tuple(condition.problems(facts)),
             realtime=ScannerView(
-                enabled=facts.realtime_enabled, active=realtime_active, note=self._realtime.trouble
+                enabled=facts.realtime_enabled, active=facts.realtime_active, note=self._realtime.trouble
             ),
             smartscan=ScannerView(
                 enabled=facts.smartscan_enabled, active=facts.scanning, last_success=stored.last_scan
             ),
-            broker=broker,
-            recorder=recorder,
+            broker=facts.broker,
+            recorder=facts.recorder,
             waiting_photographs=stored.waiting,
-            gaps=tuple(gaps[:GAPS_SHOWN_MAX]),
-            gaps_total=len(gaps),
+            gaps=tuple(stored.gaps[:GAPS_SHOWN_MAX]),
+            gaps_total=len(stored.gaps),
             operations=tuple(one for one in operations if not one.has_ended),
-            schedules=schedules,
+            schedules=tuple(facts.schedules),
             accounts=stored.accounts,
             counts=stored.counts,
             space=stored.space,
@@ -125,15 +185,21 @@ class Standing:
     def _read_store(self) -> _Stored:
         store = self._store
         info = views.backup_info(store)
+        open_gaps, waiting = store.ledger.gaps(), store.ledger.waiting_count()
         gaps = [
             GapView(id=gap.id, account=gap.account, reason=gap.reason, detail=gap.detail, opened=gap.opened)
-            for gap in store.ledger.gaps()
+            for gap in open_gaps
         ]
+        last_scan_began = store.statistics.backup().last_scan_started
         return _Stored(
             gaps=gaps,
-            waiting=store.ledger.waiting_count(),
+            waiting=waiting,
+            waiting_since=min(self._doubts.waiting(waiting).values(), default=None),
+            states=store.index.counts().states,
+            accounts_deleted=info.accounts_deleted,
+            doubts=self._doubts.read(open_gaps, waiting, last_scan_began),
             last_scan=info.last_scan,
-            last_scan_began=store.statistics.backup().last_scan_started,
+            last_scan_began=last_scan_began,
             accounts=info.accounts,
             counts=info.counts,
             space=msgspec.structs.replace(info.space, threshold_bytes=store.space_threshold_bytes),
@@ -180,6 +246,10 @@ class Standing:
 class _Stored(msgspec.Struct, frozen=True, kw_only=True):
     gaps: list[GapView]
     waiting: int
+    waiting_since: datetime | None
+    states: int
+    accounts_deleted: int
+    doubts: list[Doubt]
     last_scan: datetime | None
     last_scan_began: datetime | None
     accounts: int
@@ -193,19 +263,12 @@ def _last_of_each_type(operations: list[OperationView]) -> list[OperationView]:
     return list(last.values())
 
 
-def _recoverable_until(facts: condition.Facts, stored: _Stored) -> datetime | None:
-    """Return up to when every change is known to be recorded; None before the first scan has succeeded.
-
-    The least of: the last scan where there is a gap or no working Realtime Scanner (its beginning, for it
-    looks at each account only once), and what the recorder still has to do.
-    """
-    if stored.last_scan_began is None:
-        return None
-    limits = [facts.now]
-    if stored.gaps:
-        limits.append(min(stored.last_scan_began, *(gap.opened for gap in stored.gaps)))
-    if facts.recorder.lag_seconds:
-        limits.append(facts.now - timedelta(seconds=facts.recorder.lag_seconds))
-    if not facts.realtime_active:
-        limits.append(stored.last_scan_began)
-    return min(limits)
+def _freshness(facts: condition.Facts, stored: _Stored) -> Freshness:
+    """Return up to when every account's changes are known to be recorded."""
+    base = base_moment(
+        now=facts.now,
+        last_scan_began=stored.last_scan_began,
+        is_live=facts.realtime_active,
+        lag_seconds=facts.recorder.lag_seconds,
+    )
+    return freshness(now=facts.now, base=base, accounts=stored.accounts, doubts=stored.doubts)

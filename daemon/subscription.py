@@ -23,7 +23,7 @@ from backupd.clock import Clock
 from backupd.events import EVENT_BYTES_MAX, subscription_topic
 from daemon.arrivals import Arrivals, Decoding
 from daemon.broker_address import BrokerAddress, explained
-from daemon.connection import Connection
+from daemon.connection import Connection, Granted
 from daemon.intake import Intake
 from daemon.quarantine import Quarantine
 
@@ -37,17 +37,20 @@ class SubscriptionStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What the subscription is doing. `attempts` counts since the last success; counts are since the start.
 
     `paused` says why nothing is taken (empty: it is). `waiting_events` have arrived and are not acknowledged.
+    `connections_lost` counts attempts that failed, too.
     """
 
     broker: str
     connected: bool = False
     since: datetime | None = None
     session_resumed: bool = False
+    granted: Granted | None = None
     attempts: int = 0
     last_error: str = ""
     paused: str = ""
     received: int = 0
     redelivered: int = 0
+    connections_lost: int = 0
     journaled: int = 0
     refused: dict[str, int] = {}
     waiting_events: int = 0
@@ -91,6 +94,7 @@ class Subscription:
         self._connection: Connection | None = None
         self._since: datetime | None = None
         self._failures = 0
+        self._connections_lost = 0
         self._last_error = ""
         self._received = 0
         self._redelivered = 0
@@ -104,11 +108,13 @@ class Subscription:
             connected=self._subscribed.is_set(),
             since=self._since,
             session_resumed=connection is not None and connection.session_present,
+            granted=connection.granted if connection is not None else None,
             attempts=self._failures,
             last_error=self._last_error,
             paused=self._intake.paused,
             received=self._received + (connection.arrivals.received if connection else 0),
             redelivered=self._redelivered + (connection.redelivered if connection else 0),
+            connections_lost=self._connections_lost,
             journaled=self._intake.journaled,
             refused=dict(self._decoding.refused),
             waiting_events=len(connection.arrivals) + self._intake.in_flight if connection else 0,
@@ -144,6 +150,7 @@ class Subscription:
             if self._clock.monotonic() - began > RETRY_SECONDS_MAX:
                 self._failures = 0
             self._failures += 1
+            self._connections_lost += 1
             seconds = min(RETRY_SECONDS_MIN * 2 ** min(self._failures - 1, 16), RETRY_SECONDS_MAX)
             seconds *= random.uniform(0.5, 1.0)  # noqa: S311 - spreads reconnects, keeps no secret
             log.warning(

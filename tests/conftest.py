@@ -28,6 +28,7 @@ PROGRAMS_OF_PACKAGE = {
     "dovecot-lmtpd": ("dovecot", "/usr/lib/dovecot/lmtp"),
     "restic": ("restic",),
     "borgbackup": ("borg",),
+    "prometheus": ("promtool",),
 }
 """What must be there for a package to count as installed."""
 

@@ -71,8 +71,8 @@ def socket_path(given: str | None, environ: Mapping[str, str]) -> str:
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("backupd", timeout=ANSWER_SECONDS)
+    def __init__(self, path: str, seconds: float) -> None:
+        super().__init__("backupd", timeout=seconds)
         self._path = path
 
     def connect(self) -> None:
@@ -82,10 +82,11 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 class Daemon:
-    """The daemon behind a socket. Each question is a connection of its own."""
+    """The daemon behind a socket. Each question is a connection of its own, with a bound on its silence."""
 
-    def __init__(self, path: str, *, server: str | None = None) -> None:
+    def __init__(self, path: str, *, server: str | None = None, seconds: float | None = None) -> None:
         self._path = path
+        self._seconds = ANSWER_SECONDS if seconds is None else seconds
         self._headers = {SERVER_HEADER: server.encode()} if server else {}
 
     def command(self, command: Command, parameters: Mapping[str, Value]) -> tuple[Reply, bytes]:
@@ -130,7 +131,7 @@ class Daemon:
         )
 
     def _answer(self, method: str, path: str, body: bytes | None = None) -> http.client.HTTPResponse:
-        connection = _UnixConnection(self._path)
+        connection = _UnixConnection(self._path, self._seconds)
 
         def ask() -> http.client.HTTPResponse:
             connection.request(method, path, body, {**self._headers, "Connection": "close"})
@@ -169,7 +170,7 @@ class Daemon:
             ) from error
         except TimeoutError as error:
             raise DaemonUnreachable(
-                f"the daemon on {self._path} gave no answer for {ANSWER_SECONDS:.0f} s",
+                f"the daemon on {self._path} gave no answer for {self._seconds:.0f} s",
                 hint="look into its log",
             ) from error
         except (OSError, http.client.HTTPException) as error:

@@ -14,8 +14,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 FIELD_WIDTH = 22
+TEXT_CHARACTERS_MAX = 100
 WHOLE_CHARACTERS_MAX = 36
-"""Columns with no longer cell, such as dates and UUIDs, are folded only where nothing else can be."""
+"""Columns with no longer cell, such as dates and UUIDs, are never folded."""
+FOLDED_CHARACTERS_MIN = 16
+"""A column that must be folded into less is better read as a field."""
+COLUMN_GAP = 2
 
 
 class Page(Protocol):
@@ -80,15 +84,25 @@ class RichPage:
                 self.console.print(text, soft_wrap=True)
 
     def table(self, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Print a table that fits the terminal's width; long columns are folded first."""
+        """Print a table that fits the terminal's width, long columns folded; where none fits, row by row."""
+        from rich.cells import cell_len  # noqa: PLC0415 - see the module's first words
         from rich.table import Table  # noqa: PLC0415 - see the module's first words
         from rich.text import Text  # noqa: PLC0415 - see the module's first words
 
-        table = Table(box=None, pad_edge=False, header_style="bold")
         lines = [tuple(row) for row in rows]
-        for column, header in enumerate(headers):
-            short = all(len(line[column]) <= WHOLE_CHARACTERS_MAX for line in lines)
-            table.add_column(header, overflow="fold", no_wrap=short)
+        widths = [
+            max(cell_len(line[column]) for line in [tuple(headers), *lines]) for column in range(len(headers))
+        ]
+        least = [width if width <= WHOLE_CHARACTERS_MAX else FOLDED_CHARACTERS_MIN for width in widths]
+        if sum(least) + COLUMN_GAP * len(headers) > self.console.width:
+            for number, line in enumerate(lines):
+                if number:
+                    self.line()
+                self.fields(zip(headers, line, strict=True))
+            return
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, COLUMN_GAP, 0, 0))
+        for header, width in zip(headers, widths, strict=True):
+            table.add_column(header, overflow="fold", no_wrap=width <= WHOLE_CHARACTERS_MAX)
         for line in lines:
             table.add_row(*(Text(cell) for cell in line))
         self.console.print(table)
@@ -106,6 +120,15 @@ def page_for(out: TextIO) -> Page:
     from rich.console import Console  # noqa: PLC0415 - see the module's first words
 
     return RichPage(Console(file=out))
+
+
+def page_width(out: TextIO) -> int:
+    """Return the width for running text: the terminal's, but never more than one reads with ease."""
+    try:
+        columns = os.get_terminal_size(out.fileno()).columns
+    except (OSError, ValueError):
+        columns = 0
+    return min(columns, TEXT_CHARACTERS_MAX) if columns else TEXT_CHARACTERS_MAX
 
 
 def warn(text: str) -> None:

@@ -42,7 +42,8 @@ def reference() -> str:
         "",
         "A *query* reads: root, the service's user and members of the control socket's group may give it.",
         "An *operation* is queued and gets a UUID, a *setting* acts at once: both are for root and the",
-        "service's user.",
+        "service's user. Parameters in bold may be given without their names, in the order of the table;",
+        "those in brackets may be left out.",
     ]
     for module, meaning in MODULES.items():
         rows = [command for command in COMMANDS if command.module == module]
@@ -63,12 +64,19 @@ def _section(command: Command) -> list[str]:
         "",
         f"{command.meaning[0].upper()}{command.meaning[1:]}. *{command.kind}*",
     ]
+    if command.spellings:
+        also = ", ".join(f"`{command.module} {spelling}`" for spelling in command.spellings)
+        lines += ["", f"Also written {also}."]
     if command.parameters:
         lines += ["", "| Parameter | Type | Default | Meaning |", "|---|---|---|---|"]
     for one in command.parameters:
         name = f"**{one.name}**" if one in command.in_order else one.name
+        name = f"[{name}]" if one in command.trailing else name
         kind = one.expects if one.choices or one.keywords else str(one.type)
         lines.append(f"| {name} | {kind} | {value_text(one.default)} | {one.meaning} |")
+    if command.replies:
+        answers = [f"[`{reply}`](#reply-{reply})" for reply in command.replies]
+        lines += ["", f"Answers with {' or '.join(answers)}."]
     return lines
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from backupd.cli.page import Page
 from backupd.cli.text import local, size, value_text, visible, yes_no
 from backupd.control import (
@@ -15,7 +17,7 @@ from backupd.control import (
     ServerConfigReply,
     ServicesReply,
 )
-from backupd.views import NotificationView, Outcome
+from backupd.views import AccountView, NotificationView, Outcome, ServiceView
 
 OUTCOME_STYLE = {
     Outcome.OK: "green",
@@ -23,6 +25,8 @@ OUTCOME_STYLE = {
     Outcome.CRITICAL: "bold red",
     Outcome.UNKNOWN: "magenta",
 }
+LEVEL_STYLE = {"warning": "yellow", "error": "red", "critical": "bold red"}
+_OUTCOME_WIDTH = 10
 
 
 def show_accounts(reply: AccountsReply, page: Page) -> None:
@@ -31,19 +35,21 @@ def show_accounts(reply: AccountsReply, page: Page) -> None:
         page.line("the backup holds no such account")
         return
     page.table(
-        ("id", "address", "status", "since", "deleted", "on the AppServer"),
-        [
-            (
-                visible(one.id),
-                visible(one.name),
-                visible(one.status),
-                local(one.created),
-                local(one.deleted_at),
-                yes_no(one.exists),
-            )
-            for one in reply.accounts
-        ],
+        ("address", "id", "status", "since"),
+        [(visible(one.name), visible(one.id), _status(one), local(one.created)) for one in reply.accounts],
     )
+    deleted = sum(one.deleted for one in reply.accounts)
+    page.line()
+    page.line(
+        _counted(len(reply.accounts), "account") + (f", {deleted:,} of them deleted" if deleted else "")
+    )
+
+
+def _status(view: AccountView) -> str:
+    """Return an account's status as it matters for a restore: what is gone comes first."""
+    if view.deleted:
+        return f"deleted {local(view.deleted_at)}".rstrip()
+    return visible(view.status) if view.exists else f"{visible(view.status)}, not on the AppServer"
 
 
 def show_domains(reply: DomainsReply, page: Page) -> None:
@@ -58,6 +64,12 @@ def show_domains(reply: DomainsReply, page: Page) -> None:
             for one in reply.domains
         ],
     )
+    page.line()
+    page.line(_counted(len(reply.domains), "domain"))
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
 def show_map(reply: MapReply, page: Page) -> None:
@@ -71,37 +83,54 @@ def show_map(reply: MapReply, page: Page) -> None:
             ("imported from", visible(reply.imported_from)),
         )
     )
-    page.fields(((visible(old), visible(new)) for old, new in reply.entries.items()), indent=4)
+    if reply.entries:
+        page.line()
+        page.table(("old", "new"), [(visible(old), visible(new)) for old, new in reply.entries.items()])
 
 
 def show_server_config(reply: ServerConfigReply, page: Page) -> None:
-    """Show archives, and what stands in the one that was read."""
-    for archive in reply.archives:
-        page.fields((("config date", local(archive.date)), ("archive", visible(archive.path))))
-        page.fields((("size", size(archive.size)),))
+    """Show archives, and below them what stands in the one that was read, one value a line."""
+    if not reply.archives:
+        maker = "doBackupServerCustomizations" if reply.type == "customizations" else "doBackupCluster"
+        page.line(f"there is no such archive; backupctl backup {maker} start makes one")
+        return
+    page.table(
+        ("config date", "type", "size", "archive"),
+        [(local(one.date), visible(one.type), size(one.size), visible(one.path)) for one in reply.archives],
+    )
     if reply.values:
         page.line()
     for fact in reply.values:
         page.line(f"{visible(f'{fact.type}/{fact.id}/{fact.key}')}  {value_text(fact.value)}".rstrip())
     if reply.more:
-        page.line("there is more: give a query, or verbose true")
+        page.line()
+        page.line(
+            "there is more: query TYPE/ID/KEY shows a part of it, verbose true prints long values whole"
+        )
 
 
 def show_services(reply: ServicesReply, page: Page) -> None:
     """Show services, one a line."""
     page.table(
-        ("service", "running", "what it does", "note"),
-        [
-            (visible(one.name), yes_no(one.running), visible(one.meaning), visible(one.note))
-            for one in reply.services
-        ],
+        ("service", "state", "what it does", "note"),
+        [(visible(one.name), _state(one), visible(one.meaning), visible(one.note)) for one in reply.services],
     )
 
 
+def _state(view: ServiceView) -> str:
+    return "running" if view.running else "stopped"
+
+
 def show_notifications(reply: NotificationsReply, page: Page) -> None:
-    """Show notifications, one a line; a single one with its text."""
+    """Show notifications, one a line; one with its text by itself."""
     if not reply.notifications:
         page.line("nobody was told anything yet")
+        return
+    if any(one.text for one in reply.notifications):
+        for number, one in enumerate(reply.notifications):
+            if number:
+                page.line()
+            _show_notification(one, page)
         return
     page.table(
         ("id", "time", "level", "subject", "went"),
@@ -110,11 +139,22 @@ def show_notifications(reply: NotificationsReply, page: Page) -> None:
             for one in reply.notifications
         ],
     )
-    for one in reply.notifications:
-        if one.text:
-            page.line()
-            for line in one.text.splitlines():
-                page.line(visible(line))
+
+
+def _show_notification(view: NotificationView, page: Page) -> None:
+    page.fields(
+        (
+            ("id", str(view.id)),
+            ("time", local(view.time)),
+            ("level", visible(view.level)),
+            ("subject", visible(view.subject)),
+            ("operation", visible(view.operation)),
+            ("went", _ways(view)),
+        )
+    )
+    page.line()
+    for line in view.text.splitlines():
+        page.line(visible(line))
 
 
 def _ways(view: NotificationView) -> str:
@@ -124,29 +164,46 @@ def _ways(view: NotificationView) -> str:
 
 
 def show_log(reply: OperationLogReply, page: Page) -> None:
-    """Show the lines of operations' logs."""
+    """Show the lines of operations' logs, below the operation they belong to."""
     if not reply.lines:
         page.line("nothing was logged")
+    heading = ""
     for line in reply.lines:
+        if line.operation != heading:
+            if heading:
+                page.line()
+            heading = line.operation
+            page.line(f"operation {visible(heading)}", style="bold")
         facts = "  ".join(f"{visible(name)}={value_text(value)}" for name, value in line.facts.items())
-        words = (line.timestamp, line.level, line.operation, line.event)
-        page.line("  ".join([*(visible(word) for word in words), facts]).rstrip())
+        level, event = visible(line.level), visible(line.event)
+        text = f"  {_local_time(line.timestamp)}  {level:<7}  {event}  {facts}"
+        page.line(text.rstrip(), style=LEVEL_STYLE.get(line.level, ""))
     if reply.dropped:
         page.line(f"and {reply.dropped:,} lines that did not fit")
 
 
+def _local_time(timestamp: str) -> str:
+    """Return a line's time as all other times are shown; what is no moment stays as it is."""
+    try:
+        return local(datetime.fromisoformat(timestamp))
+    except ValueError:
+        return visible(timestamp)
+
+
 def show_schedules(reply: SchedulesReply, page: Page) -> None:
-    """Show jobs and when they run."""
-    for view in reply.schedules:
+    """Show jobs and when they run, a block each."""
+    for number, view in enumerate(reply.schedules):
+        if number:
+            page.line()
         page.fields(
             (
                 ("job", visible(view.job)),
                 ("enabled", yes_no(view.enabled)),
                 ("pattern", visible(view.pattern)),
                 ("isInherited", yes_no(view.is_inherited)),
-                ("next run", local(view.next)),
+                ("next run", local(view.next) or "never"),
                 ("last run", local(view.last)),
-                ("missed runs", str(view.missed) if view.missed else ""),
+                ("missed runs", f"{view.missed:,}" if view.missed else ""),
                 ("last missed", local(view.last_missed)),
                 ("note", visible(view.note)),
             )
@@ -154,11 +211,21 @@ def show_schedules(reply: SchedulesReply, page: Page) -> None:
 
 
 def show_doctor(reply: DoctorReply, page: Page) -> None:
-    """Show checks, one a line, with the cure below what is not well."""
+    """Show in words how it stands, then checks, one a line, with the cure below what is not well."""
+    page.line(_diagnosis(reply), style=OUTCOME_STYLE[reply.outcome])
+    page.line()
+    width = max((len(visible(check.name)) for check in reply.checks), default=0)
     for check in reply.checks:
-        word = check.outcome.upper()
-        page.line(
-            f"{word:<9}{visible(check.name)}: {visible(check.found)}", style=OUTCOME_STYLE[check.outcome]
-        )
+        found = f"{visible(check.name):<{width}}  {visible(check.found)}"
+        page.line(f"{check.outcome.upper():<{_OUTCOME_WIDTH}}{found}", style=OUTCOME_STYLE[check.outcome])
         if check.cure:
-            page.line(f"         cure: {visible(check.cure)}")
+            word = "better" if check.outcome is Outcome.OK else "cure"
+            page.line(f"{' ' * (_OUTCOME_WIDTH + width)}  {word}: {visible(check.cure)}")
+
+
+def _diagnosis(reply: DoctorReply) -> str:
+    count = _counted(len(reply.checks), "check")
+    wrong = sum(check.outcome is not Outcome.OK for check in reply.checks)
+    if not wrong and reply.outcome is Outcome.OK:
+        return f"All is well: {count}."
+    return f"{reply.outcome.value.capitalize()}: {wrong} of {count} {'is' if wrong == 1 else 'are'} not well."

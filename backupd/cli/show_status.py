@@ -59,10 +59,6 @@ def _machine(status: StatusReply) -> Sequence[tuple[str, str]]:
         f"{visible(one.type)} {one.status.value} {one.progress.done:,}/{one.progress.total:,}"
         for one in status.operations
     ]
-    schedules = [
-        f"{visible(one.job)} {local(one.next) or 'never'}" if one.enabled else f"{visible(one.job)} off"
-        for one in status.schedules
-    ]
     return (
         ("server", visible(f"{status.server_name} ({status.server_id})")),
         ("daemon", f"{visible(status.daemon_version)}, pid {status.pid}, since {local(status.started)}"),
@@ -73,8 +69,18 @@ def _machine(status: StatusReply) -> Sequence[tuple[str, str]]:
         ("waiting photographs", f"{status.waiting_photographs:,}"),
         ("gaps", f"{status.gaps_total:,}"),
         ("queue", "; ".join(running) or "empty"),
-        ("next runs", "; ".join(schedules)),
+        *_next_runs(status),
     )
+
+
+def _next_runs(status: StatusReply) -> Sequence[tuple[str, str]]:
+    """Return a line for each job that will run, and one for all that will not."""
+    coming = [one for one in status.schedules if one.enabled and one.next is not None]
+    lines = [f"{local(one.next)}  {visible(one.job)}" for one in coming]
+    resting = [visible(one.job) for one in status.schedules if one not in coming]
+    if resting:
+        lines.append(f"never: {', '.join(resting)}")
+    return [("" if number else "next runs", line) for number, line in enumerate(lines)]
 
 
 def _scanner(view: ScannerView, now: datetime) -> str:

@@ -23,7 +23,8 @@ from backupd.volumes.disk import full_disk_told
 
 FORMAT_VERSION = 1
 _NEVER_OURS_NOR_HARMFUL = frozenset({"lost+found"})
-_PROBE = ".backupd-probe-"
+PROBE = ".backupd-probe-"
+"""How names begin that are written to try a file system and removed at once; one left behind is no harm."""
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,7 +128,7 @@ def _check_unused(root: Path) -> None:
     found = sorted(
         name
         for name in os.listdir(root)  # noqa: PTH208 - only names are wanted
-        if name not in _NEVER_OURS_NOR_HARMFUL and not name.startswith((".lock", ".map_", _PROBE))
+        if name not in _NEVER_OURS_NOR_HARMFUL and not name.startswith((".lock", ".map_", PROBE))
     )
     if not found:
         return
@@ -140,7 +141,7 @@ def _check_unused(root: Path) -> None:
 
 def _probe(root: Path) -> None:
     """Write and look up one name: refuses a read-only or a case-insensitive file system."""
-    name = f"{_PROBE}{secrets.token_hex(4)}"
+    name = f"{PROBE}{secrets.token_hex(4)}"
     probe = root / name
     try:
         with full_disk_told(root):

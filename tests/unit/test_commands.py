@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from backupd.cli.help import help_text
+from backupd.cli.manual import manual
 from backupd.cli.reference import reference
 from backupd.commands import COMMANDS, MODULES, Command, CommandKind
+from backupd.control import Reply
 from backupd.grammar import command_at
 from backupd.parameters import Type, checked, squashed
 
@@ -69,7 +72,25 @@ def test_scans_and_restores_are_operations_and_reading_is_a_query():
     }
 
 
+DOCS = Path(__file__).parents[2] / "docs"
+
+
 def test_the_reference_in_docs_is_the_table():
     """docs/commands.md is what the table says today (python -m backupd.cli.reference renews it)."""
-    written = Path(__file__).parents[2].joinpath("docs", "commands.md").read_text(encoding="utf-8")
-    assert written == reference()
+    assert (DOCS / "commands.md").read_text(encoding="utf-8") == reference()
+
+
+def test_the_manual_page_is_the_table():
+    """docs/backupctl.1 is what the table says today (python -m backupd.cli.manual renews it)."""
+    assert (DOCS / "backupctl.1").read_text(encoding="utf-8") == manual()
+
+
+@ROWS
+def test_answers_of_a_row_are_described(command: Command):
+    """Every answer that a row names is a reply there is, and the reference describes it below its link."""
+    if command.available:
+        assert command.replies
+    for reply in command.replies:
+        assert reply in {one.__struct_config__.tag for one in get_args(Reply)}
+        assert f"(#reply-{reply})" in reference()
+        assert f'\n### `"reply": "{reply}"`\n' in reference()

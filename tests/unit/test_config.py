@@ -29,6 +29,17 @@ def refusal(tmp_path: Path, text: str) -> str:
     return str(caught.value)
 
 
+@pytest.mark.parametrize("key", ["webhook_url", "ping_url"])
+def test_a_url_that_is_none_is_not_repeated(tmp_path: Path, key: str) -> None:
+    """What should be a URL must begin like one; it is not printed, for its path may be a secret."""
+    said = refusal(tmp_path, f"{WHOLE}[notifications]\n{key} = 'ftp://x.org/s3cret'\n")
+    assert f"notifications.{key} must be a URL that begins with http:// or https://" in said
+    assert "s3cret" not in said
+    long = f"https://x.org/{'a' * 1_000}"
+    loaded = load(tmp_path, f"{WHOLE}[notifications]\n{key} = '{long}'\n")
+    assert getattr(loaded.notifications, key) == long
+
+
 @pytest.mark.parametrize(
     ("text", "names"),
     [

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# The Debian packages of the servers that the integration tests start for themselves. None is started as a service.
+# The Debian packages of the servers that the integration tests start for themselves, and of promtool, which judges
+# metrics and alerts. None is started as a service.
 set -euo pipefail
 packages=()
 command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || packages+=(mosquitto)
 [ -x /usr/sbin/dovecot ] && [ -x /usr/lib/dovecot/imap ] && [ -x /usr/lib/dovecot/lmtp ] || packages+=(dovecot-imapd dovecot-lmtpd)
+command -v promtool >/dev/null || packages+=(prometheus)
 [ ${#packages[@]} -eq 0 ] && exit 0
 if [ "$(id -u)" != 0 ]; then
     echo "not root: the tests that need ${packages[*]} will be skipped" >&2
@@ -16,4 +18,4 @@ if [ ! -e "$policy" ]; then
     trap 'rm -f "$policy"' EXIT
 fi
 apt-get update -qq
-DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${packages[@]}" >/dev/null
+DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null

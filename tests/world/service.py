@@ -15,33 +15,40 @@ from typing import Any
 import msgspec
 
 from backupd.control import (
+    AccountsReply,
     AttributeReply,
     BackupInfoReply,
     BlobReply,
     CommandRequest,
     ConfigReply,
+    DoctorReply,
     DoneReply,
     ItemReply,
     OperationReply,
     Reply,
     SearchReply,
+    ServicesReply,
     StatusReply,
 )
 from backupd.errors import CorruptBlob, UnknownAccount, UnknownItem
 from backupd.items import digest_of
 from backupd.operations import OperationStatus
 from backupd.views import (
+    AccountView,
     AttributeView,
     BrokerView,
+    CheckView,
     CountView,
     FoundItem,
     GapView,
     OperationView,
+    Outcome,
     Problem,
     ProgressView,
     RecorderView,
     ScannerView,
     ScheduleView,
+    ServiceView,
     Severity,
     SpaceView,
     StateView,
@@ -113,7 +120,39 @@ HIT = FoundItem(
     sender="mallory@example.com",
     size=5123,
 )
+EVIL_ACCOUNT = "$(reboot)@example.com"
+ACCOUNTS = (
+    AccountView(id="u1", name="alice@example.com", domain="example.com", created=NOON),
+    AccountView(
+        id="u2",
+        name="bob@example.com",
+        status="closed",
+        deleted=True,
+        exists=False,
+        created=NOON,
+        deleted_at=NOON + timedelta(days=1),
+    ),
+    AccountView(id="u3", name=EVIL_ACCOUNT),
+)
+CHECKS = (
+    CheckView(name="broker", outcome=Outcome.OK, found="an event went there and back in 3 ms"),
+    CheckView(
+        name="Backup Path",
+        outcome=Outcome.CRITICAL,
+        found="/opt/zextras/backup/zextras is read-only",
+        cure="mount it for writing",
+    ),
+)
 ANSWERS: dict[str, Reply] = {
+    "getAvailableAccounts": AccountsReply(accounts=ACCOUNTS),
+    "doctor": DoctorReply(outcome=Outcome.CRITICAL, checks=CHECKS),
+    "getServices": ServicesReply(
+        services=(
+            ServiceView(name="module", running=True, meaning="the whole backup"),
+            ServiceView(name="scheduler", running=False, meaning="starts jobs", note="no job is enabled"),
+        )
+    ),
+    "doStopService": DoneReply(note="no changes are recorded until it is started again"),
     "doItemSearch": SearchReply(account="u1", account_name="alice@example.com", items=(HIT,) * 3),
     "getBackupInfo": BackupInfoReply(
         backup_path="/opt/zextras/backup/zextras",
@@ -241,7 +280,7 @@ class World:
 
         return pieces()
 
-    def metrics(self) -> str:
+    async def metrics(self) -> str:
         return "# TYPE backupd_up gauge\nbackupd_up 1\n"
 
 

@@ -197,7 +197,7 @@ class WaitingRoom:
                     size=photograph.size,
                     lacking=(),
                 )
-        entry = msgspec.structs.replace(change, basis=row.sequence)
+        entry = msgspec.structs.replace(change, basis=row.sequence, since=None)
         return bool(await self._off_loop(lambda: self._journal(row, entry)))
 
     def _as_told(self, row: Waiting) -> Change | None:
@@ -250,10 +250,12 @@ class WaitingRoom:
 def joined(earlier: Change, later: Change) -> Change:
     """Return one change that stands for two of an item that waits: the later one, and the events of both.
 
-    A creation stays one; a deletion keeps what the earlier change told of the item.
+    A creation stays one; a deletion keeps what the earlier change told of the item. `since` is when the first
+    of all that joined was made.
     """
     events = tuple(dict.fromkeys((*earlier.events, *later.events)))
-    later = msgspec.structs.replace(later, event="", also=events)
+    since = min(earlier.since or earlier.time, later.time)
+    later = msgspec.structs.replace(later, event="", also=events, since=since)
     if later.type is ChangeType.DELETED:
         if later.metadata is not None:
             return later

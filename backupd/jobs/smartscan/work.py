@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
+from contextvars import copy_context
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
@@ -233,8 +234,9 @@ class Work:
         if self._many():
             future = loop.run_in_executor(self._workers_pool(), workers.read_chunk_in_worker, chunk, moment)
         else:
+            read = copy_context().run
             future = loop.run_in_executor(
-                None, workers.read_chunk, chunk, moment, self._reader, self._store.blobs
+                None, read, workers.read_chunk, chunk, moment, self._reader, self._store.blobs
             )
         self._reading[future] = chunk
         if len(self._reading) >= max(2, CHUNKS_AHEAD * self._workers):
@@ -321,7 +323,7 @@ class Work:
         read = [account for account in self._listed if self._unread[account] <= 0]
         loop = asyncio.get_running_loop()
         self._flushing = Flush(
-            loop.run_in_executor(None, self._store_findings, payloads, staged),
+            loop.run_in_executor(None, copy_context().run, self._store_findings, payloads, staged),
             staged,
             [self._listed.pop(account) for account in read],
         )

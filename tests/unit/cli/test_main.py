@@ -6,11 +6,11 @@ import json
 import os
 import pty
 import select
+import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,20 +22,10 @@ CONSOLE = [sys.executable, "-m", "backupd.cli.main"]
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Start a daemon in another process; yield its socket."""
-    place = tmp_path_factory.mktemp("run") / "control.sock"
-    daemon = subprocess.Popen(
-        [sys.executable, "-m", "tests.world.service", str(place)], stdout=subprocess.PIPE, cwd=ROOT
-    )
-    assert daemon.stdout is not None
-    while b'{"socket"' not in daemon.stdout.readline():
-        assert daemon.poll() is None
-    yield str(place)
-    daemon.terminate()
-    daemon.wait()
-    daemon.stdout.close()
+@pytest.fixture
+def path(service_path: str) -> str:
+    """Return the socket of a daemon in another process."""
+    return service_path
 
 
 def run(path: str, line: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
@@ -60,9 +50,21 @@ def run(path: str, line: str, **environment: str) -> subprocess.CompletedProcess
         ("backup getItem bob@example.com 7", 66, b"", b"no account bob@example.com"),
         ("backup doPurge", 69, b"", b"not available yet"),
         ("--socket /nowhere/control.sock status", 69, b"", b"no daemon answers on /nowhere/control.sock"),
+        ("--config x.toml status", 64, b"", b"takes no --config"),
         ("--host other status", 64, b"", b"another server"),
         ("help backup getItem", 0, b"dump_blob", b""),
         ("", 0, b"usage: backupctl MODULE COMMAND", b""),
+        ("doctor", 2, b"Critical: 1 of 2 checks is not well.", b""),
+        ("doctor --json", 2, b'"outcome":"critical"', b""),
+        ("dcotor", 64, b"", b"did you mean doctor?"),
+        ("backup doStopService module", 0, b"ok\n", b"backupctl: note: no changes are recorded until"),
+        ("backup doStopService module --json", 0, b'"note":"no changes', b""),
+        ("completion zsh", 0, b"#compdef backupctl\n", b""),
+        ("completion", 64, b"", b"valid: bash, zsh, fish"),
+        ("completion csh", 64, b"", b"did you mean zsh? valid: bash, zsh, fish"),
+        ("completion --help", 0, b"usage: backupctl completion bash|zsh|fish", b""),
+        ("backup getAvailableAccounts output_file /nowhere/f", 74, b"", b"can't write /nowhere/f"),
+        ("status --json=perhaps", 64, b"", b"is no value for --json"),
         ("--version", 0, b"backupctl ", b""),
     ],
 )
@@ -129,6 +131,69 @@ def test_a_reader_that_has_seen_enough_is_no_error(path: str):
     console.stderr.close()
 
 
+def test_an_error_that_nobody_reads_is_quiet_too(path: str):
+    """A JSON error into a pipe that is closed already ends like any other output: 141 and no traceback."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb") as nobody:  # noqa: PTH123 - a descriptor
+        done = subprocess.run(
+            [*CONSOLE, "nothing", "--json"], stdout=nobody, stderr=subprocess.PIPE, cwd=ROOT, check=False
+        )
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_output_that_can_not_be_written_is_told(path: str):
+    """A full disk below the output is one line and 74; a closed output is like none."""
+    environ = {**os.environ, "BACKUPD_SOCKET": path}
+    command = shlex.join([*CONSOLE, "status"])
+    full = subprocess.run(
+        f"{command} >/dev/full", shell=True, stderr=subprocess.PIPE, cwd=ROOT, env=environ, check=False
+    )
+    assert full.returncode == 74
+    assert full.stderr == b"backupctl: can't write the output: No space left on device\n"
+    closed = subprocess.run(
+        f"{command} >&-", shell=True, stderr=subprocess.PIPE, cwd=ROOT, env=environ, check=False
+    )
+    assert (closed.returncode, closed.stderr) == (0, b"")
+
+
+def test_a_poor_locale_costs_escapes_only(path: str):
+    """Characters that the output's encoding does not have are written as escapes; nothing fails."""
+    done = run(path, "backup doItemSearch grüße@example.com", PYTHONIOENCODING="ascii", PYTHONUTF8="1")
+    assert done.returncode == 66
+    assert b"no account gr\\xfc\\xdfe@example.com" in done.stderr
+    assert run(path, "status", LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0").returncode == 0
+
+
+def test_lists_of_accounts_are_written_by_who_asks(path: str, tmp_path: Path):
+    """`output_file` is written by the console from its own folder, and the number of accounts is told."""
+    words = ["backup", "getAvailableAccounts", "output_file", "list", "--output_headers=accountIdList"]
+    done = subprocess.run(
+        [*CONSOLE, *words],
+        capture_output=True,
+        cwd=tmp_path,
+        env={**os.environ, "BACKUPD_SOCKET": path, "PYTHONPATH": str(ROOT)},
+        check=True,
+    )
+    assert done.stdout.endswith(f"3 accounts written to {tmp_path / 'list'}\n".encode())
+    assert (tmp_path / "list").read_text() == "u1\nu2\nu3\n"
+
+
+def test_a_running_operation_can_be_waited_for(path: str):
+    """`monitor UUID --sync` follows an operation that runs: it is still there while that does."""
+    console = subprocess.Popen(
+        [*CONSOLE, "backup", "monitor", ENDLESS, "--sync"],
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        env={**os.environ, "BACKUPD_SOCKET": path},
+    )
+    with pytest.raises(subprocess.TimeoutExpired):
+        console.wait(timeout=0.7)
+    console.send_signal(signal.SIGINT)
+    assert console.communicate(timeout=20)[0] == b""
+    assert console.returncode == 130
+
+
 def test_ctrl_c_ends_the_output_not_the_operation(path: str):
     """Interrupted while it follows an operation, the console says that it goes on and exits 130."""
     console = subprocess.Popen(
@@ -148,14 +213,14 @@ def test_ctrl_c_ends_the_output_not_the_operation(path: str):
     )
 
 
-def on_terminal(path: str, line: str, **environment: str) -> bytes:
+def on_terminal(path: str, line: str, *, columns: int = 120, **environment: str) -> bytes:
     """Return what a console writes to a terminal of its own."""
     main, side = pty.openpty()
     environ = {
         **os.environ,
         "BACKUPD_SOCKET": path,
         "TERM": "xterm-256color",
-        "COLUMNS": "120",
+        "COLUMNS": str(columns),
         **environment,
     }
     console = subprocess.Popen([*CONSOLE, *line.split()], stdout=side, cwd=ROOT, env=environ)
@@ -181,18 +246,28 @@ def test_a_terminal_gets_colour_unless_it_does_not_want_any(path: str):
     assert b"\x1b" not in on_terminal(path, "status", TERM="dumb")
 
 
+def test_a_narrow_terminal_loses_nothing(path: str):
+    """Where a table does not fit, each row is a block of fields with every value whole."""
+    narrow = on_terminal(path, "backup getAllOperations verbose true", columns=40, NO_COLOR="1").decode()
+    assert ENDLESS in narrow
+    assert "4 of 10 items, 40 %" in narrow
+    assert narrow.count("uuid") == 2
+
+
 def test_status_answers_at_once(path: str):
-    """From start to answer in less than 0.2 s, the best of three, without importing the heavy libraries."""
-    took = []
-    for _ in range(3):
+    """From start to answer in less than 0.2 s, the best of ten, without importing the heavy libraries."""
+    took = 1.0
+    for _ in range(10):
         begun = time.perf_counter()
         assert run(path, "status").returncode == 0
-        took.append(time.perf_counter() - begun)
-    assert min(took) < 0.2
+        took = min(took, time.perf_counter() - begun)
+        if took < 0.2:  # noisy machines get further tries, quick ones need none
+            break
+    assert took < 0.2
     loaded = subprocess.run(
         [sys.executable, "-c", "import sys, backupd.cli.main; print(*sys.modules)"],
         capture_output=True,
         cwd=ROOT,
         check=True,
     ).stdout.split()
-    assert not {b"rich", b"aiohttp", b"asyncio", b"sqlite3"} & set(loaded)
+    assert not {b"rich", b"aiohttp", b"asyncio", b"sqlite3", b"prompt_toolkit"} & set(loaded)

@@ -11,12 +11,35 @@ import pytest
 from backupd.cli.page import PlainPage, RichPage
 from backupd.cli.show import progress_text, show, show_verdict
 from backupd.cli.show_status import headline
+from backupd.cli.text import local
 from backupd.commands import COMMANDS
-from backupd.control import ConfigReply, ItemReply, OperationReply, OperationsReply, SearchReply
+from backupd.control import (
+    AccountsReply,
+    ConfigReply,
+    DoctorReply,
+    ItemReply,
+    NotificationsReply,
+    OperationLogReply,
+    OperationReply,
+    OperationsReply,
+    SchedulesReply,
+    SearchReply,
+    ServerConfigReply,
+)
 from backupd.grammar import command_at
 from backupd.operations import OperationStatus
-from backupd.views import AttributeView
-from tests.world.service import ANSWERS, NOON, PROBLEM, SERVER_ID, World, operation, state
+from backupd.views import (
+    AccountView,
+    ArchiveView,
+    AttributeView,
+    CheckView,
+    LogLineView,
+    NotificationView,
+    Outcome,
+    ScheduleView,
+    ServerFact,
+)
+from tests.world.service import ACCOUNTS, ANSWERS, NOON, PROBLEM, SERVER_ID, World, operation, state
 
 GET = command_at("config", ["get", "server"])[0]
 DUMP = command_at("config", ["dump", "global"])[0]
@@ -131,3 +154,95 @@ def test_errors_beyond_those_shown_are_counted():
     show_verdict(view, PlainPage(out))
     assert "\\x1b[31munreadable" in out.getvalue()
     assert "and 1,000 more" in out.getvalue()
+
+
+def test_every_attribute_is_a_block_where_none_is_named():
+    """`config get LEVEL` prints all attributes as it prints one."""
+    views = tuple(AttributeView(attribute=name, value=1) for name in ("A", "B"))
+    text = shown(ConfigReply(level="global", values=views), GET)
+    assert [line.split() for line in text.splitlines() if "attribute" in line] == [
+        ["attribute", "A"],
+        ["attribute", "B"],
+    ]
+    assert text.count("isInherited") == 2
+
+
+def test_a_diagnosis_comes_first_and_cures_stand_below():
+    """The doctor says in a sentence how it stands, then each check with its cure."""
+    ill = shown(ANSWERS["doctor"]).splitlines()
+    assert ill[0] == "Critical: 1 of 2 checks is not well."
+    assert ill[2].split()[:2] == ["OK", "broker"]
+    assert ill[4].strip() == "cure: mount it for writing"
+    well = DoctorReply(outcome=Outcome.OK, checks=(CheckView(name="x", outcome=Outcome.OK, found="y"),))
+    assert shown(well).startswith("All is well: 1 check.\n")
+
+
+def test_accounts_say_what_became_of_them():
+    """Deleted accounts say since when, and those that the AppServer has not say that; they are counted."""
+    gone = AccountView(id="u9", name="carol@example.com", exists=False)
+    text = shown(AccountsReply(accounts=(*ACCOUNTS, gone)))
+    assert f"deleted {local(NOON + timedelta(days=1))}" in text
+    assert "active, not on the AppServer" in text
+    assert text.endswith("\n4 accounts, 1 of them deleted\n")
+    assert "no such account" in shown(AccountsReply(accounts=()))
+
+
+def test_logs_stand_below_their_operation():
+    """Lines are grouped by operation, with local times; what is no moment and what was dropped are told."""
+    line = LogLineView(operation="u1", timestamp="2026-11-23T12:00:00Z", level="info", event="scan_started")
+    other = LogLineView(operation="u2", timestamp="?", level="error", event="e", facts={"item": "7\x1b"})
+    text = shown(OperationLogReply(lines=(line, line, other), dropped=3))
+    assert text.count("operation u1") == 1
+    assert f"  {local(NOON)}  info     scan_started\n" in text
+    assert "  ?  error    e  item=7\\x1b\n" in text
+    assert "3 lines that did not fit" in text
+
+
+def test_a_notification_by_itself_shows_its_text():
+    """The list is a table; one that was asked for has its fields and its text, harmless."""
+    one = NotificationView(id=7, time=NOON, level="danger", subject="s", pending=("webhook",), failed=("e",))
+    assert "webhook waits, e failed" in shown(NotificationsReply(notifications=(one,)))
+    told = msgspec.structs.replace(one, text="first\nsecond\x1b[2J")
+    assert shown(NotificationsReply(notifications=(told,))).endswith("\n\nfirst\nsecond\\x1b[2J\n")
+
+
+def test_archives_and_their_values():
+    """Archives are listed, values stand one a line under the path that finds them again."""
+    archive = ArchiveView(path="servers/c.tar.gz", type="standard", date=NOON, size=2048)
+    fact = ServerFact(type="domain", id="example.com", key="status", value="active")
+    text = shown(ServerConfigReply(type="standard", archives=(archive,), values=(fact,), more=True))
+    assert "servers/c.tar.gz" in text
+    assert "\ndomain/example.com/status  active\n" in text
+    assert "query TYPE/ID/KEY" in text
+    assert "doBackupServerCustomizations start" in shown(ServerConfigReply(type="customizations"))
+
+
+def test_services_and_schedules_say_how_they_stand():
+    """A stopped service and a job that never runs are said in words."""
+    assert "stopped" in shown(ANSWERS["getServices"])
+    job = ScheduleView(job="purge", enabled=False, note="nothing runs")
+    assert "next run              never\n" in shown(SchedulesReply(level="global", schedules=(job, job)))
+
+
+async def test_a_status_has_a_line_for_each_job_that_runs():
+    """Jobs stand in lines by when they run next, those that never do in one."""
+    jobs = [ScheduleView(job=name, next=NOON) for name in ("SmartScan", "configurationDump")]
+    status = msgspec.structs.replace(
+        await World().status(), schedules=(*jobs, ScheduleView(job="purge", enabled=False))
+    )
+    lines = [line for line in shown(status).splitlines() if local(NOON) + "  " in line or "never:" in line]
+    assert [line.split()[-1] for line in lines] == ["SmartScan", "configurationDump", "purge"]
+
+
+def test_tables_that_do_not_fit_become_blocks():
+    """On a narrow terminal each row of a table is shown field by field, nothing cut."""
+    rich_console = pytest.importorskip("rich.console")
+    for width, whole in ((200, False), (40, True)):
+        out = io.StringIO()
+        show(
+            ANSWERS["getAvailableAccounts"],
+            COMMANDS[0],
+            RichPage(rich_console.Console(file=out, width=width)),
+        )
+        assert ("address               alice@example.com\n" in out.getvalue()) is whole
+        assert "bob@example.com" in out.getvalue()

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from backupd.attributes import Settings
+from backupd.config import Config, load
 from backupd.control import CommandRequest, Reply
 from backupd.operations import Run
-from daemon import metrics
 from daemon.answers import OPERATION_TYPES, Answers, names_of
 from daemon.configuring import Configuring
+from daemon.doctor import Doctor
 from daemon.kept_operations import KeptOperations
 from daemon.looking import Looking
+from daemon.metrics import Metrics
 from daemon.operations_queue import OperationsQueue
 from daemon.peers import Caller
 from daemon.quarantine import Quarantine
@@ -60,6 +62,15 @@ class AnsweringWorld(BackupWorld):
             services=self.services,
             clock=self.clock,
         )
+        self.doctor = Doctor(
+            configured(path),
+            server_id=SERVER,
+            store=self.store,
+            standing=self.standing,
+            realtime=self.realtime,
+            clock=self.clock,
+        )
+        self.metrics = Metrics(self.standing, self.clock)
         names = names_of(SERVER, "mail")
         self.configuring = Configuring(
             settings=self.settings,
@@ -76,8 +87,8 @@ class AnsweringWorld(BackupWorld):
             standing=self.standing,
             looking=Looking(self.store, clock=self.clock),
             names=names,
-            metrics=lambda: metrics.text(self.recording.status(), self.realtime, self.queue),
-            parts=(self.configuring.table(),),
+            metrics=self.metrics.text,
+            parts=(self.configuring.table(), self.doctor.table()),
         )
 
     def make_realtime(self, path: Path) -> RealtimeScanner:
@@ -99,6 +110,18 @@ class AnsweringWorld(BackupWorld):
     async def ask(self, module: str, command: str, **parameters: Any) -> Reply:
         request = CommandRequest(module=module, command=command, parameters=parameters)
         return await self.answers.execute(request, ROOT)
+
+
+def configured(path: Path, lines: str = "") -> Config:
+    """Return a configuration read from a file in `path`; backup, state and mail lie beside it."""
+    for name in ("vmail/example.com/alice/Maildir/cur", "state"):
+        (path / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = path / "backupd.toml"
+    file.write_text(
+        f'[server]\nid = "{SERVER}"\nbackup_path = "backup"\nstate_directory = "state"\n'
+        f'[appserver]\nroot = "vmail"\n{lines}'
+    )
+    return load(file)
 
 
 async def _nothing(_run: Run) -> str:

@@ -368,3 +368,32 @@ async def test_an_unknown_operation_is_told() -> None:
         await world.queue.stop("nobody")
     with pytest.raises(UnknownOperation):
         await anext(world.queue.follow("nobody"))
+
+
+async def test_a_listener_hears_of_start_and_end_and_can_break_nothing() -> None:
+    """Start and end of each operation are told, the end once it is kept; a listener's bug is only counted."""
+    world, told = World(), []
+
+    def listen(operation: Operation) -> None:
+        told.append((operation.status, world.ledger.rows[operation.uuid].status))
+        raise ValueError
+
+    world.queue._on_change = listen
+    world.jobs.go.set()
+    one, two = await world.submit(), await world.submit()
+    await world.queue.stop(two.uuid)
+    async with world.working():
+        assert (await world.queue.wait_until_ended(one.uuid)).status is S.SUCCESSFUL
+    assert [status for status, _ in told] == [S.REMOVED, S.RUNNING, S.SUCCESSFUL]
+    assert told[-1] == (S.SUCCESSFUL, S.SUCCESSFUL)
+    assert world.queue.bugs == 3
+
+
+async def test_what_a_crash_interrupted_is_told() -> None:
+    """A listener hears of what ran when the process before ended."""
+    world, told = World(), []
+    ran = Operation(uuid="u", order=1, type="Scan", status=S.RUNNING, submitted=START)
+    world.ledger.save_operation(ran)
+    world.queue._on_change = told.append
+    await world.queue.load()
+    assert [one.status for one in told] == [S.INTERRUPTED]

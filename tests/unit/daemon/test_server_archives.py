@@ -10,13 +10,14 @@ import pytest
 
 from backupd.clock import written
 from backupd.commands import COMMANDS
-from backupd.control import ServerConfigReply
+from backupd.control import CommandRequest, ServerConfigReply
 from backupd.errors import BackupPathRefused, UsageError
 from backupd.grammar import complete
 from backupd.jobs.archive.configuration import ConfigurationDump
 from backupd.jobs.archive.customizations import Customizations
 from backupd.operations import Run
 from backupd.store.archives import NoArchive
+from daemon.peers import Caller, Forbidden
 from tests.unit.daemon.making import AnsweringWorld
 from tests.world.clocks import START
 
@@ -135,3 +136,17 @@ async def test_only_archives_are_read(world: AnsweringWorld, tmp_path: Path) -> 
     with pytest.raises(NoArchive) as none:
         await ask(world)
     assert "doBackupCluster" in none.value.hint
+
+
+async def test_what_is_secret_is_not_printed(world: AnsweringWorld, tmp_path: Path) -> None:
+    """URLs that are secrets are left out; texts of the server's files are not for those who may only ask."""
+    told = b'[notifications]\nping_url = "https://x/5d32"\nsmtp_host = "m"\n'
+    ConfigurationDump(world.store.layout, lambda: [("backupd/backupd.toml", told)]).write(START)
+    found = {"backupd/notifications/ping_url": "(secret)", "backupd/notifications/smtp_host": "m"}
+    assert await facts(world, verbose="true") == found
+    reader = Caller(uid=9, gid=9, pid=1, name="reader", may_read=True, may_change=False)
+    for given in ({"verbose": "true"}, {"query": "files/etc/main.cf/content"}):
+        parameters = complete(_ROW, {"type": "customizations", **given})
+        request = CommandRequest(module="backup", command="getServerConfig", parameters=parameters)
+        with pytest.raises(Forbidden, match="may not read"):
+            await world.answers.execute(request, reader)

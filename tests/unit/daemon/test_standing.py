@@ -71,6 +71,18 @@ async def test_a_gap_takes_the_promise_back_to_the_scan_before_it(world: Answeri
     assert status.gaps_total == 1
 
 
+async def test_a_waiting_photograph_takes_the_promise_back(world: AnsweringWorld) -> None:
+    """An item that changed and could not be read ends the promise at the moment of its change."""
+    await world.scan_all()
+    await world.clock.advance(200)
+    world.server.unavailable = "it is down"
+    world.journal(change("1", ChangeType.CREATED, event="e1", folder=None, at=100))
+    await world.record()
+    status = await world.standing.status()
+    assert status.waiting_photographs == 1
+    assert status.recoverable_until == status.now - timedelta(seconds=100)
+
+
 async def test_without_a_working_scanner_only_the_scan_counts(world: AnsweringWorld) -> None:
     """A lost broker, a paused intake and an AppServer that is not watched all end the promise."""
     began = world.clock.now()

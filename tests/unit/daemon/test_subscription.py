@@ -94,6 +94,7 @@ async def test_attempts_come_less_and_less_often(tmp_path: Path) -> None:
     async with running(pipeline.subscription.run()):
         await until(lambda: len(clock.slept) >= 12)
         assert pipeline.subscription.status.attempts >= 12
+        assert pipeline.subscription.status.connections_lost >= 12
         assert not pipeline.subscription.status.connected
     assert clock.slept[0] <= 0.5
     assert max(clock.slept) <= RETRY_SECONDS_MAX

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -273,3 +274,22 @@ async def test_what_waits_in_vain_is_tried_less_and_less_often(world: BackupWorl
         waits.append((again.next_try - world.clock.now()).total_seconds())
     assert waits[:4] == [2.0, 4.0, 8.0, 16.0]
     assert waits[-1] == 3600.0
+
+
+async def test_what_waits_tells_since_when(world: BackupWorld) -> None:
+    """The oldest change counts, not the newest that joined it; nothing of that reaches the journal."""
+    start = world.clock.now()
+    world.server.unavailable = "it is down"
+    world.journal(change("1", CREATED, event="e1", folder=None, at=1.5))
+    await world.record()
+    for at in (30, 60):
+        world.journal(
+            change("1", event=f"e{at}", folder=None, at=at), change("2", CREATED, folder=None, at=40)
+        )
+        await world.record()
+    assert world.store.ledger.waiting_since() == {ALICE: start + timedelta(seconds=1)}
+    world.server.unavailable = ""
+    await retried(world)
+    assert world.store.ledger.waiting_since() == {}
+    assert all(entry.change.since is None for entry in world.store.journal.read(0))
+    assert world.history("1")[0].start == start + timedelta(seconds=60)

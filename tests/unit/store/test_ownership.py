@@ -129,7 +129,7 @@ def test_links_inside(path, tmp_path):
 def test_a_case_insensitive_file_system(path, monkeypatch):
     """Where `a` and `A` are the same file, the path is refused, and the probe is removed."""
     opened(path).close()
-    monkeypatch.setattr(ownership, "_PROBE", ".0123456-")
+    monkeypatch.setattr(ownership, "PROBE", ".0123456-")
     monkeypatch.setattr(ownership.secrets, "token_hex", lambda size: "0123")
     refused(path, "upper from lower case")
     assert not list(path.glob(".0123456-*"))
@@ -145,7 +145,7 @@ def test_a_path_that_can_not_be_written(path, monkeypatch):
     make = os.open
 
     def read_only(name, flags, *more, **named):
-        if ownership._PROBE in str(name):
+        if ownership.PROBE in str(name):
             raise OSError(errno.EROFS, "Read-only file system")
         return make(name, flags, *more, **named)
 

@@ -1,0 +1,87 @@
+"""The front: everything of a lifetime that answers and shows, put together from the parts that work."""
+
+from __future__ import annotations
+
+from backupd.attributes import Settings
+from backupd.clock import Clock
+from backupd.config import Config
+from backupd.store.store import Store
+from daemon.announcing import Announcing
+from daemon.answers import Answers, names_of
+from daemon.configuring import Configuring
+from daemon.doctor import Doctor
+from daemon.looking import Looking
+from daemon.metrics import Metrics
+from daemon.metrics_listener import MetricsListener
+from daemon.operations_queue import OperationsQueue
+from daemon.realtime import RealtimeScanner
+from daemon.recording import Recording
+from daemon.scheduler import Scheduler
+from daemon.services import Services
+from daemon.standing import Standing
+from daemon.telling import Telling
+
+
+class Front:
+    """Makes what answers; `answers` is the control socket's service, `serve_metrics` runs in the lifetime."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        server_id: str,
+        clock: Clock,
+        store: Store,
+        settings: Settings,
+        queue: OperationsQueue,
+        recording: Recording,
+        realtime: RealtimeScanner,
+        scheduler: Scheduler,
+        services: Services,
+        announcing: Announcing,
+    ) -> None:
+        server_name = config.server.name
+        self._listener = MetricsListener(config.metrics.listen, clock=clock)
+        self.standing = Standing(
+            store=store,
+            server_id=server_id,
+            server_name=server_name,
+            broker_url=config.broker.url,
+            settings=settings,
+            queue=queue,
+            recording=recording,
+            realtime=realtime,
+            scheduler=scheduler,
+            services=services,
+            clock=clock,
+            unsent=announcing.unsent,
+            metrics_trouble=lambda: self._listener.trouble,
+        )
+        self._metrics = Metrics(self.standing, clock)
+        names = names_of(server_id, server_name)
+        configuring = Configuring(
+            settings=settings,
+            store=store,
+            scheduler=scheduler,
+            server_id=server_id,
+            server_name=server_name,
+            names=names,
+        )
+        self.answers = Answers(
+            store=store,
+            queue=queue,
+            services=services,
+            standing=self.standing,
+            looking=Looking(store, clock=clock),
+            names=names,
+            metrics=self._metrics.text,
+            parts=(
+                configuring.table(),
+                Telling(announcing.kept, announcing.logs, queue).table(),
+                Doctor(config, server_id, store, self.standing, realtime, clock=clock).table(),
+            ),
+        )
+
+    async def serve_metrics(self) -> None:
+        """Serve metrics over TCP where that is configured, until cancelled."""
+        await self._listener.run(self._metrics.text)

@@ -1,0 +1,192 @@
+"""Checks of the doctor that follow from how the daemon stands: what `daemon.standing` gathered, judged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from backupd.jobs.doctor import verdict
+from backupd.operations import OperationStatus
+from backupd.views import CheckView, OperationView, ScheduleView
+from daemon.condition import LAG_SECONDS_MAX, SCAN_AGE_MAX, STARTING, Facts
+from daemon.subscription import SubscriptionStatus
+
+SESSION_SECONDS_MIN = 24 * 3600
+"""A broker that keeps the session for less loses events over a weekend's outage."""
+GAPS_NAMED_MAX = 3
+ON_AGAIN = "backupctl config set global ZxBackup_RealTimeScanner TRUE"
+
+
+def judge_daemon(version: str, started: datetime, now: datetime, restarts: int | None) -> CheckView:
+    """Judge how long the daemon runs, and how often systemd had to start it again."""
+    text = f"version {version}, running since {started:%Y-%m-%d %H:%M:%S} UTC"
+    if restarts:
+        text = f"{text}, started again {restarts:,} times by systemd"
+        cure = "journalctl -u backupd: why did it end? systemctl reset-failed backupd begins to count anew"
+        return verdict.warning("daemon", text, cure)
+    if started - now > STARTING:
+        return verdict.warning("daemon", f"{text}, which is in the future", "see the check of the clock")
+    return verdict.ok("daemon", text)
+
+
+def judge_scanners(facts: Facts) -> list[CheckView]:
+    """Judge both scanners: what is off, and what is on and does not work."""
+    realtime, scans = facts.realtime_enabled, facts.smartscan_enabled
+    if not realtime and not scans:
+        text = "NO BACKUP IS BEING MADE: the Realtime Scanner and the SmartScan schedule are both off"
+        return [verdict.critical("scanners", text, ON_AGAIN)]
+    if not realtime:
+        text = (
+            "the Realtime Scanner is off: what changes and goes between two SmartScans is not in the backup"
+        )
+        return [verdict.warning("scanners", text, ON_AGAIN)]
+    if not facts.realtime_active and facts.now - facts.started > STARTING:
+        why = facts.realtime_trouble or facts.intake_paused or facts.broker.error or "it does not connect"
+        cure = "it is tried again by itself; mend what the lines of broker, AppServer and space say"
+        return [verdict.critical("scanners", f"the Realtime Scanner does not work: {why}", cure)]
+    if not scans:
+        text = "the SmartScan schedule is off: what the Realtime Scanner missed is found by hand only"
+        cure = "backupctl scheduler SmartScan set global enabled true"
+        return [verdict.warning("scanners", text, cure)]
+    return [verdict.ok("scanners", "the Realtime Scanner works, SmartScan has its schedule")]
+
+
+def judge_session(status: SubscriptionStatus | None, *, embedded: bool) -> list[CheckView]:
+    """Judge the daemon's own session with the broker; none where the Realtime Scanner is off."""
+    name = "broker session"
+    if status is None:
+        return []
+    if not status.connected:
+        text = f"not connected for {status.attempts:,} attempts: {status.last_error or 'connecting'}"
+        cure = "events wait on the broker; the line of the broker says what to mend"
+        return [verdict.critical(name, text, cure)]
+    if status.paused:
+        cure = "the broker keeps the events; intake goes on by itself once this is mended"
+        return [verdict.critical(name, f"nothing new is acknowledged: {status.paused}", cure)]
+    taken = f"{status.received:,} events taken, {status.waiting_events:,} waiting for the journal"
+    seconds = status.granted.session_seconds if status.granted is not None else SESSION_SECONDS_MIN
+    if not embedded and seconds < SESSION_SECONDS_MIN:
+        text = f"the broker keeps our session for {seconds / 3600:.1f} h only while the daemon is away"
+        cure = "mosquitto: persistent_client_expiration 14d"
+        return [verdict.warning(name, text, cure)]
+    refused = sum(status.refused.values())
+    if refused:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(status.refused.items()))
+        text = f"{refused:,} messages were no valid events ({reasons}); {taken}"
+        return [
+            verdict.warning(name, text, "read quarantine.jsonl in the state directory; mend the publisher")
+        ]
+    how = "connected" if embedded else "resumed" if status.session_resumed else "begun anew"
+    since = f" since {status.since:%Y-%m-%d %H:%M} UTC" if status.since is not None else ""
+    return [verdict.ok(name, f"{how}{since}, {taken}")]
+
+
+def judge_schedules(schedules: Sequence[ScheduleView]) -> list[CheckView]:
+    """Judge the jobs that run by themselves."""
+    name = "schedules"
+    found = []
+    missed = [f"{one.job} ({one.missed:,})" for one in schedules if one.missed]
+    if missed:
+        text = f"runs were missed while the machine slept or its clock was set: {', '.join(missed)}"
+        cure = "they are not made up for: backupctl backup doSmartScan start"
+        found.append(verdict.warning(name, text, cure))
+    never = [one.job for one in schedules if one.enabled and one.next is None and not one.note]
+    if never:
+        text = f"on, but no day fits their pattern: {', '.join(never)}"
+        found.append(verdict.warning(name, text, "correct the pattern: backupctl config dump global"))
+    if not found:
+        soon = [f"{one.job} {one.next:%Y-%m-%d %H:%M} UTC" for one in schedules if one.next is not None]
+        off = [one.job for one in schedules if not one.enabled]
+        text = f"next {', '.join(soon)}" if soon else "nothing runs by itself"
+        found.append(verdict.ok(name, text + (f"; off: {', '.join(off)}" if off else "")))
+    return found
+
+
+def judge_runs(facts: Facts) -> list[CheckView]:
+    """Judge the last scan and the last operation of each type."""
+    found = []
+    start = "backupctl backup doSmartScan start"
+    if facts.last_scan is None:
+        if facts.scanning:
+            found.append(verdict.warning("last scan", "the first scan runs", "wait: backupctl status"))
+        else:
+            text = "no SmartScan has succeeded yet: the backup is incomplete"
+            found.append(verdict.critical("last scan", text, f"{start}; backupctl backup getAllOperations"))
+    else:
+        age = facts.now - facts.last_scan
+        text = f"the last SmartScan succeeded {_ago(age)} ago, {facts.last_scan:%Y-%m-%d %H:%M} UTC"
+        if age > SCAN_AGE_MAX and facts.smartscan_enabled and not facts.scanning:
+            found.append(verdict.warning("last scan", text, start))
+        else:
+            found.append(verdict.ok("last scan", text))
+    failed = [one for one in facts.last_operations if one.status in _BAD]
+    found += [
+        verdict.warning(
+            "operations",
+            f"the last {one.type} {one.status.value}: {one.verdict or 'without a verdict'}",
+            f"backupctl backup monitor {one.uuid}",
+        )
+        for one in failed
+    ]
+    if not failed:
+        found.append(verdict.ok("operations", _told_operations(facts.last_operations)))
+    return found
+
+
+def judge_stores(facts: Facts) -> list[CheckView]:
+    """Judge what waits and what is damaged: gaps, photographs, recorder, files."""
+    found = [_judge_gaps(facts)]
+    waiting = facts.waiting_photographs
+    if waiting:
+        text = f"{waiting:,} items changed and could not be read yet"
+        cure = "they are tried again by themselves; is the AppServer's storage readable?"
+        found.append(verdict.warning("waiting photographs", text, cure))
+    else:
+        found.append(verdict.ok("waiting photographs", "none"))
+    recorder = facts.recorder
+    behind = f"{recorder.lag_entries:,} entries and {recorder.lag_seconds:,.0f} s behind the journal"
+    if recorder.paused:
+        cure = "the journal keeps what came; recording goes on by itself once this is mended"
+        found.append(verdict.critical("recorder", f"paused: {recorder.paused}", cure))
+    elif recorder.lag_seconds > LAG_SECONDS_MAX:
+        cure = "nothing is lost; is the disk of the Backup Path, or the AppServer, slow? iostat -x 1"
+        found.append(verdict.warning("recorder", behind, cure))
+    else:
+        found.append(verdict.ok("recorder", behind))
+    if facts.damaged:
+        text = verdict.some(facts.damaged, len(facts.damaged))
+        cure = (
+            "the rest of the backup goes on; keep these files and copy the Backup Path before anything else"
+        )
+        found.append(verdict.critical("damaged files", text, cure))
+    else:
+        found.append(verdict.ok("damaged files", "none known; what is read is verified"))
+    return found
+
+
+def _judge_gaps(facts: Facts) -> CheckView:
+    if not facts.gaps:
+        return verdict.ok("gaps", "none: no change is known to have been missed")
+    named = [
+        f"{gap.account or 'all accounts'} since {gap.opened:%Y-%m-%d %H:%M} UTC ({gap.reason})"
+        for gap in facts.gaps
+    ]
+    text = f"changes may have been missed: {verdict.some(named, len(named), shown_max=GAPS_NAMED_MAX)}"
+    cure = "a scan heals this by itself; if it stays, see why scans fail: backupctl backup getAllOperations"
+    return verdict.warning("gaps", text, cure)
+
+
+_BAD = frozenset({OperationStatus.FAILED, OperationStatus.INTERRUPTED})
+
+
+def _told_operations(operations: Sequence[OperationView]) -> str:
+    if not operations:
+        return "none has ended yet"
+    return "the last of each type ended well: " + ", ".join(sorted(one.type for one in operations))
+
+
+def _ago(age: timedelta) -> str:
+    minutes = max(0, int(age.total_seconds() // 60))
+    if minutes < 120:  # noqa: PLR2004 - two hours, in minutes
+        return f"{minutes} min"
+    return f"{minutes // 60} h" if minutes < 72 * 60 else f"{minutes // 1440} days"

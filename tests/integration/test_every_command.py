@@ -1,0 +1,131 @@
+"""Every command that is available, by the real console with `--json`: the answer is one that its row names.
+
+A new row without a line in `LINES` fails here, so that none goes untried.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+
+import pytest
+
+from backupd.commands import COMMANDS, Command
+from backupd.control import decode_reply
+from tests.world import mailtree
+from tests.world.daemons import Daemon
+from tests.world.mailhost import MailHost
+
+USAGE = 64
+LINES = {
+    "backup status": "",
+    "backup doctor": "",
+    "backup getItem": "{address} {item} date all",
+    "backup doItemSearch": "{address} search_filter all",
+    "backup getBackupInfo": "",
+    "backup getAccountInfo": "{address} backupstats true",
+    "backup getAvailableAccounts": "",
+    "backup getAvailableDomains": "last",
+    "backup getMap": "",
+    "backup getServerConfig": "standard query /",
+    "backup doSmartScan": "start deep true",
+    "backup doAccountScan": "{address}",
+    "backup doItemRestore": "{address} {item} restore_folder Back",
+    "backup doBackupServerCustomizations": "start",
+    "backup doBackupCluster": "start",
+    "backup getAllOperations": "verbose true",
+    "backup monitor": "{operation}",
+    "backup doStopOperation": "{operation}",
+    "backup doStopAllOperations": "",
+    "backup getServices": "",
+    "backup doStartService": "scheduler",
+    "backup doStopService": "scheduler",
+    "backup doRestartService": "scheduler",
+    "core getAllOperations": "",
+    "core getOperationLog": "{operation}",
+    "core getUnfinishedOperationLog": "",
+    "core getAllServicesStatus": "",
+    "core getNotification": "",
+    "config info": "ZxBackup_DestPath",
+}
+SUBJECTS = {
+    "global": "",
+    "server": "mail.example.com",
+    "cos": "{cos}",
+    "domain": "{domain}",
+    "account": "{address}",
+}
+ATTRIBUTES = dict.fromkeys(SUBJECTS, "ZxBackup_SpaceThreshold") | {
+    "cos": "backupEnabled",
+    "account": "backupEnabled",
+}
+AVAILABLE = [row for row in COMMANDS if row.available]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Daemon, dict[str, str]]]:
+    """Return a daemon after its first scan and what stands for the values in a line."""
+    place = tmp_path_factory.mktemp("commands")
+    tree = mailtree.build(place / "vmail", accounts=1, messages=5, contacts=1, size=300)
+    extra = f'[customizations]\npaths = ["{tree.root / "cos"}"]\n'
+    with Daemon(place / "b", tree.root, extra=extra) as daemon:
+        scan = daemon.wait_until_scanned()
+        host = MailHost(tree)
+        address = host.addresses[0]
+        yield (
+            daemon,
+            {
+                "address": address,
+                "item": host.messages(address)[0].name.partition(":2,")[0],
+                "operation": scan["uuid"],
+                "domain": address.partition("@")[2],
+                "cos": next((tree.root / "cos").glob("*.toml")).stem,
+            },
+        )
+
+
+def values_of(command: Command) -> str:
+    """Return the values that a command is tried with."""
+    if command.title in LINES:
+        return LINES[command.title]
+    verb, _, level = command.name.rpartition(" ")
+    if command.module == "scheduler":
+        return "" if verb.endswith("get") else "enabled true"
+    value = {"set": "{attribute} 1", "unset": "{attribute}"}.get(verb, "")
+    return f"{SUBJECTS[level]} {value}".replace("{attribute}", ATTRIBUTES[level])
+
+
+def shape_problems(content: object, command: Command) -> list[str]:
+    """Return what is not as the documentation says."""
+    assert isinstance(content, dict)
+    problems = (
+        [] if content["reply"] in command.replies else [f"{content['reply']} is none of {command.replies}"]
+    )
+    return problems if content["version"] == 1 else [*problems, "another version"]
+
+
+@pytest.mark.parametrize("command", AVAILABLE, ids=lambda command: command.title)
+def test_every_command_answers_as_its_row_says(world, command):
+    """One line of JSON, decoded by the contract's structs, of a kind that the row names; exit status 0."""
+    daemon, facts = world
+    line = values_of(command).format(**facts)
+    done = daemon.console(*command.title.split(), *shlex.split(line), "--json", check=False)
+    (answer,) = done.stdout.decode().splitlines()
+    if command.name in {"set domain", "unset domain"}:
+        # No attribute has a value for a domain: the answer is an error, and names the levels there are.
+        assert done.returncode == USAGE
+        assert "valid: global, server" in json.loads(answer)["hint"]
+        return
+    assert done.returncode in {0, 1, 2} if command.name == "doctor" else done.returncode == 0, done
+    assert shape_problems(json.loads(answer), command) == []
+    decode_reply(answer.encode())
+
+
+def test_every_command_has_help(world):
+    """`--help` explains each parameter, also of what is still to come."""
+    daemon, _ = world
+    for command in COMMANDS[:: max(1, len(COMMANDS) // 12)]:
+        said = daemon.console(*command.title.split(), "--help").stdout.decode()
+        assert command.title in said
+        assert [one.name for one in command.parameters if one.name not in said] == []
