@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import base64
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from backupd.clock import microseconds, moment
+from backupd.clock import moment
 from backupd.items import AREA_OF_KIND, Area, ItemKey, Kind, digest_text
 
 APPLICATION = 0x62_6B_75_69
@@ -167,33 +167,11 @@ def entries(connection: sqlite3.Connection, kind: Kind, *, deleted: bool | None)
     return [_known(row) for row in connection.execute(query, (kind.value,))]
 
 
-def search(
-    connection: sqlite3.Connection,
-    account: str,
-    *,
-    kind: Kind | None,
-    text: str | None,
-    after: datetime | None,
-    before: datetime | None,
-    deleted: bool | None,
-    limit: int,
-) -> list[KnownItem]:
-    """Return items that fit, the newest first; see `Index.search`."""
-    where, parameters = ["items.account = ?", _deletion(deleted=deleted)], list[Any]([account])
-    if kind is not None:
-        where.append("items.kind = ?")
-        parameters.append(kind.value)
-    if text:
-        where.append("(instr(items.name, ?) OR instr(items.sender, ?))")
-        parameters += [text, text]
-    if after is not None:
-        where.append("items.last >= ?")
-        parameters.append(microseconds(after))
-    if before is not None:
-        where.append("items.first <= ?")
-        parameters.append(microseconds(before))
-    query = f"SELECT {_ITEM} WHERE {' AND '.join(where)} ORDER BY items.last DESC, items.item LIMIT ?"
-    return [_known(row) for row in connection.execute(query, (*parameters, limit))]
+def known_by_number(connection: sqlite3.Connection, numbers: Sequence[int]) -> list[KnownItem]:
+    """Return items by the index's own numbers, in the order of these."""
+    query = f"SELECT {_ITEM} WHERE items.id = ?"
+    rows = (connection.execute(query, (number,)).fetchone() for number in numbers)
+    return [_known(row) for row in rows if row is not None]
 
 
 def account_counts(connection: sqlite3.Connection, account: str) -> tuple[dict[str, int], dict[str, int]]:

@@ -19,9 +19,8 @@ from backupd.items import ItemKey
 from backupd.states import State
 from backupd.store.index_past import difference
 from backupd.store.index_queries import digest_bytes
+from backupd.store.index_search import NAMES
 
-_NAMES = ("subject", "summary", "name")
-"""The keys of metadata that hold what an item is called, by preference."""
 _ROW = "SELECT id, state, deleted, states FROM items WHERE account = ? AND item = ? AND kind = ?"
 _LAST = "SELECT last, state, deleted, blob, size, lacking, metadata FROM items WHERE id = ?"
 
@@ -139,7 +138,7 @@ def _count_name(key: ItemKey, *, deleted: bool) -> str:
 
 def _described(state: State, blobs: dict[str, int]) -> tuple[Any, ...]:
     metadata = state.metadata
-    names = (metadata.get(key) for key in _NAMES)
+    names = (metadata.get(key) for key in NAMES)
     folder, sender = metadata.get("folder"), metadata.get("sender")
     return (
         None if state.digest is None else blobs[state.digest],

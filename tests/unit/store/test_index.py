@@ -15,6 +15,7 @@ from backupd.items import Area, ItemKey, Kind, digest_of
 from backupd.states import State, state_at
 from backupd.store import index as index_file
 from backupd.store.index import Index, IndexUnusable
+from backupd.store.index_search import Search
 from tests.unit.store.making import START, failing, message, state
 
 
@@ -253,7 +254,7 @@ def test_search(index):
     index.commit(0)
 
     def found(**more) -> str:
-        return "".join(known.item for known in index.search("alice", **more))
+        return "".join(known.item for known in index.search("alice", Search(**more)))
 
     assert found() == "54321"
     assert found(limit=2) == "54"
