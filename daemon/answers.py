@@ -27,6 +27,7 @@ OPERATION_TYPES = (
     "doItemRestore",
     "doRestoreOnNewAccount",
     "doUndelete",
+    "doExport",
     "doBackupServerCustomizations",
     "doBackupCluster",
 )

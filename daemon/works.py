@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,7 +15,7 @@ from backupd.clock import Clock, parse_moment
 from backupd.errors import AppServerUnavailable, BackupdError, SuspiciousListing, UnknownAccount
 from backupd.jobs.archive.configuration import ConfigurationDump
 from backupd.jobs.archive.customizations import Customizations
-from backupd.jobs.restore import AccountRestore, ItemRestore, NewAccount, Undelete
+from backupd.jobs.restore import AccountRestore, Export, ItemRestore, NewAccount, Undelete, export
 from backupd.jobs.smartscan.scan import SmartScan
 from backupd.jobs.smartscan.tally import ScanOptions
 from backupd.operations import Operation, Run, Verdict, Work
@@ -38,6 +39,7 @@ class Works:
         scan: SmartScan,
         restore: ItemRestore,
         accounts: AccountRestore,
+        export: Export,
         dump: ConfigurationDump,
         customizations: Customizations,
         archives_customizations: Callable[[], bool],
@@ -49,6 +51,7 @@ class Works:
         self._scan = scan
         self._restore = restore
         self._accounts = accounts
+        self._export = export
         self._dump = dump
         self._customizations = customizations
         self._archives_customizations = archives_customizations
@@ -63,6 +66,7 @@ class Works:
             "doItemRestore": self._item_restore,
             "doRestoreOnNewAccount": self._restore_on_new_account,
             "doUndelete": self._undelete,
+            "doExport": self._do_export,
             "doBackupServerCustomizations": self._archive_customizations,
             "doBackupCluster": self._record_cluster,
         }
@@ -178,6 +182,26 @@ class Works:
         async def work(run: Run) -> Verdict:
             scanned = await self._safety_scan(run, wanted.account)
             return _prefixed(scanned, await self._accounts.undelete(run, wanted))
+
+        return work
+
+    def _do_export(self, operation: Operation) -> Work:
+        given = operation.parameters
+        wanted = export.Wanted(
+            destination=Path(given["destination_path"]),
+            accounts=tuple(given.get("accounts") or ()),
+            domains=tuple(given.get("domains") or ()),
+            cos=tuple(given.get("cos") or ()),
+            when=_moment(given.get("date")),
+            filter_deleted=bool(given.get("filter_deleted", True)),
+            free_bytes_min=max(0, int(given.get("threshold") or 0)) << 20,
+            read_errors_max=given.get("read_error_threshold"),
+            skip_items=bool(given.get("skip_items")),
+            dry_run=bool(given.get("dry_run")),
+        )
+
+        async def work(run: Run) -> Verdict:
+            return await self._export.run(run, wanted)
 
         return work
 

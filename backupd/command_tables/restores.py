@@ -83,5 +83,32 @@ ROWS = (
         kind=CommandKind.OPERATION,
         replies=("operation",),
     ),
+    Command(
+        module="backup",
+        name="doExport",
+        positional=(
+            Parameter("destination_path", Type.PATH, "an empty directory, or one that this export began"),
+        ),
+        optional=(
+            Parameter("accounts", Type.LIST, "only these accounts, by address or id; left out: all"),
+            Parameter("domains", Type.LIST, "only accounts of these domains; left out: of all"),
+            Parameter("cos", Type.LIST, "only accounts of these classes of service; left out: of all"),
+            Parameter("date", Type.DATE, "as everything was at that moment", default="last", keywords=LAST),
+            Parameter(
+                "filter_deleted",
+                Type.BOOLEAN,
+                "leave out what was deleted; false: deleted accounts and items come along",
+                default=True,
+            ),
+            Parameter("threshold", Type.INTEGER, "stop where less than so many MB would stay free"),
+            Parameter("read_error_threshold", Type.INTEGER, "stop when more items than that fail"),
+            Parameter("skip_items", Type.BOOLEAN, "only accounts and settings, no items", default=False),
+            NOTIFICATIONS,
+            DRY_RUN,
+        ),
+        meaning="write accounts as plain files (Maildir, vCard, iCalendar, TOML) that need no backupd",
+        kind=CommandKind.OPERATION,
+        replies=("operation",),
+    ),
 )
 """The rows."""

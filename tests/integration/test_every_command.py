@@ -35,6 +35,7 @@ LINES = {
     "backup doSmartScan": "start deep true",
     "backup doAccountScan": "{address}",
     "backup doItemRestore": "{address} {item} restore_folder Back",
+    "backup doExport": "{export}",
     "backup doBackupServerCustomizations": "start",
     "backup doBackupCluster": "start",
     "backup getAllOperations": "verbose true",
@@ -80,6 +81,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Daemon, di
             daemon,
             {
                 "address": address,
+                "export": str(place / "export"),
                 "item": host.messages(address)[0].name.partition(":2,")[0],
                 "operation": scan["uuid"],
                 "domain": address.partition("@")[2],

@@ -84,17 +84,29 @@ class Counted(msgspec.Struct, kw_only=True):
 
 
 class Putting:
-    """Puts what plans want into an AppServer. `blobs` and `origin` are the source's: empty for our own."""
+    """Puts what plans want into an AppServer. `blobs` and `origin` are the source's: empty for our own.
+
+    `kept` remembers what was put, None: our ledger. `began_empty`: all that is in the target was put there.
+    """
 
     def __init__(
-        self, store: Store, appserver: AppServer, *, blobs: Blobs, clock: Clock, origin: str = ""
+        self,
+        store: Store,
+        appserver: AppServer,
+        *,
+        blobs: Blobs,
+        clock: Clock,
+        origin: str = "",
+        kept: KeptRestores | None = None,
+        began_empty: bool = False,
     ) -> None:
         self._store = store
         self._appserver = appserver
         self._blobs = blobs
         self._clock = clock
         self._origin = origin
-        self._kept = KeptRestores(store.ledger)
+        self._kept = KeptRestores(store.ledger) if kept is None else kept
+        self._began_empty = began_empty
         self._refused_in_a_row = 0
 
     async def run(
@@ -146,7 +158,7 @@ class Putting:
             return set()
         listing = await self._appserver.changes(target, None)
         there = {listed.item for listed in listing.items}
-        sources = {one.source.item for one in items}
+        sources = set() if self._began_empty else {one.source.item for one in items}
         # What was restored, and went again, is brought back by its own state, where that is wanted too.
         found = {place for place, new in made.items() if new in there or new in sources}
         open_ends = {place: places[place] for place in unsure if place not in found}
@@ -184,6 +196,8 @@ class Putting:
         return recovered
 
     def _was_there(self, key: ItemKey, basis: int) -> bool:
+        if self._began_empty:
+            return False
         states = [one for one in self._store.histories.read(key) if one.transaction <= basis]
         return bool(states) and not states[-1].deleted
 

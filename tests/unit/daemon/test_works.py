@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 
 from backupd.clock import written
-from backupd.errors import AppServerUnavailable, ConfigError, UnknownAccount, UnknownItem
+from backupd.errors import AppServerUnavailable, ConfigError, SpaceExhausted, UnknownAccount, UnknownItem
 from backupd.items import Kind
 from backupd.jobs.archive.configuration import ConfigurationDump
 from backupd.jobs.archive.customizations import Customizations
-from backupd.jobs.restore import AccountRestore, ItemRestore
+from backupd.jobs.restore import AccountRestore, Export, ItemRestore
 from backupd.operations import Operation, Run
 from backupd.store import archives
 from backupd.store.archives import ArchiveType
 from daemon.healing import HEALING
+from daemon.wiring import export_target_maker
 from daemon.works import SCHEDULE, Works
 from tests.unit.jobs.worlds import ALICE, BODY, BackupWorld
 from tests.world.clocks import START
@@ -38,6 +39,9 @@ class WorksWorld(BackupWorld):
             scan=self.scan,
             restore=ItemRestore(self.store, self.server),
             accounts=AccountRestore(self.store, self.server, clock=self.clock),
+            export=Export(
+                self.store, clock=self.clock, make_target=export_target_maker(self.clock), forbidden=()
+            ),
             dump=ConfigurationDump(self.store.layout, self.dumped),
             customizations=Customizations(self.store.layout, self.paths, file_bytes_max=1 << 20),
             archives_customizations=lambda: self.archives_customizations,
@@ -245,3 +249,14 @@ async def test_what_was_deleted_is_brought_back_by_the_operations_parameters(wor
     assert "1 expected, 1 restored" in await world.do("doUndelete", **words)
     foreseen = await world.do("doItemRestore", account=ALICE, item_id=item, dry_run=True)
     assert foreseen.startswith(f"dry run: message {item}")
+
+
+async def test_an_export_takes_its_parameters(world: WorksWorld, tmp_path: Path) -> None:
+    """Destination, filters and limits arrive; a threshold is in megabytes."""
+    await world.scan_all()
+    place = tmp_path.with_name(f"{tmp_path.name}-out")
+    told = await world.do("doExport", destination_path=str(place), accounts=["alice@example.com"])
+    assert "1 of 1 accounts" in told
+    assert (place / "example.com" / "alice" / "account.toml").is_file()
+    with pytest.raises(SpaceExhausted, match="MB"):
+        await world.do("doExport", destination_path=str(place), threshold=1 << 40)
