@@ -201,7 +201,9 @@ class Works:
         )
 
         async def work(run: Run) -> Verdict:
-            return await self._export.run(run, wanted)
+            gaps = await asyncio.to_thread(self._store.ledger.gaps)
+            doubt = f"changes may have been missed ({len(gaps):,} open gaps); " if gaps else ""
+            return _prefixed(doubt, await self._export.run(run, wanted))
 
         return work
 

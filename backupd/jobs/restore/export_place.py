@@ -31,7 +31,7 @@ class ExportRefused(BackupdError):
     exit_status = 73
 
 
-class Marker(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Marker(msgspec.Struct, frozen=True, kw_only=True):
     """What an export says of itself: the server, the moment it shows, and how it went."""
 
     format: int = FORMAT
