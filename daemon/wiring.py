@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from backupd import config as configuration
+from backupd.appservers.asides import clear_asides
 from backupd.appservers.base import AppServer
 from backupd.appservers.directory import DirectoryServer
 from backupd.appservers.entry_files import store_entry
@@ -49,6 +50,7 @@ def export_target_maker(clock: Clock) -> MakeTarget:
     """Return what makes the target of an export: files in the layout of the AppServer `directory`."""
 
     def make_target(root: Path, kept: Path) -> Target:
+        clear_asides(root)
         server = DirectoryServer(root, identity_path=kept / "identities.sqlite", clock=clock)
         return Target(appserver=server, store_entry=partial(store_entry, root), close=server.close)
 

@@ -211,6 +211,33 @@ async def test_an_export_that_was_killed_goes_on(world, tmp_path, kind, puts):
     assert photograph(tmp_path / "out") == photograph(world.root)
 
 
+async def test_what_a_kill_left_half_written_is_cleared_away(world, tmp_path):
+    """Files and accounts without their names yet go; what looks alike and is an item, or a link, stays."""
+    await world.export(tmp_path / "out")
+    account = next((tmp_path / "out").glob("*/user0000"))
+    left = (
+        account / "contacts" / "Personal" / ".backupd-1.host",
+        account / "Maildir" / "tmp" / "1.host",
+        account / "Maildir" / ".Trash" / "tmp" / "1.host",
+        account.parent / ".backupd-2.host" / "account.toml",
+    )
+    for path in left:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"half")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / ".backupd-mine").touch()
+    (account.parent / ".backupd-link").symlink_to(outside)
+    kept = account / "files" / "reports" / "tmp"
+    kept.write_bytes(b"a document of this name")
+    await world.export(tmp_path / "out")
+    assert [path for path in left if path.exists()] == []
+    assert not left[-1].parent.exists()
+    assert (outside / ".backupd-mine").exists()
+    assert kept.exists()
+    assert (tmp_path / "out" / KEPT).is_dir()
+
+
 async def test_places_that_are_no_export_are_refused_untouched(world, tmp_path):
     """A directory in use, a link, the mail, the Backup Path and places around them: nothing is written."""
     used = tmp_path / "used"
