@@ -8,7 +8,7 @@ are judged by `backupd.parameters`.
 from __future__ import annotations
 
 from backupd.command import Command, CommandKind
-from backupd.command_tables import core, looking, scans, settings
+from backupd.command_tables import core, looking, restores, scans, settings
 
 MODULES = {
     "backup": "scan, find and bring back what is in the backup",
@@ -23,9 +23,9 @@ SHORTCUTS = {"status": ("backup", "status"), "doctor": ("backup", "doctor")}
 
 _COMING_NAMES = {
     "backup": (
-        "check-ldap-dump, doBackupLDAP, doCheckShares, doCoherencyCheck, doExport, doExternalRestore, "
-        "doFixShares, doPurge, doRestoreBlobs, doRestoreOnNewAccount, doRawRestore, doUndelete, legalHold, "
-        "migrateBackupVolume, setBackupVolume, updateBackupVolume, retrieveMetadataFromArchive"
+        "check-ldap-dump, doBackupLDAP, doCheckShares, doCoherencyCheck, doExternalRestore, "
+        "doFixShares, doPurge, doRestoreBlobs, doRawRestore, legalHold, migrateBackupVolume, "
+        "setBackupVolume, updateBackupVolume, retrieveMetadataFromArchive"
     ),
     "core": "listBuckets, doCreateBucket, doUpdateBucket, doDeleteBucket, testS3Connection",
 }
@@ -42,7 +42,14 @@ _COMING = tuple(
     for name in names.split(", ")
 )
 
-COMMANDS: tuple[Command, ...] = (*looking.ROWS, *scans.ROWS, *settings.ROWS, *core.ROWS, *_COMING)
+COMMANDS: tuple[Command, ...] = (
+    *looking.ROWS,
+    *scans.ROWS,
+    *restores.ROWS,
+    *settings.ROWS,
+    *core.ROWS,
+    *_COMING,
+)
 """The table."""
 
 __all__ = ["COMMANDS", "MODULES", "MODULE_SPELLINGS", "SHORTCUTS", "Command", "CommandKind"]

@@ -19,9 +19,11 @@ from backupd.views import (
     ArchiveView,
     AttributeView,
     BrokerView,
+    ChangedView,
     CheckView,
     CountView,
     DomainView,
+    FolderView,
     FoundItem,
     GapView,
     LogLineView,
@@ -36,6 +38,7 @@ from backupd.views import (
     ServiceView,
     SpaceView,
     StateView,
+    TurnView,
 )
 
 CONTROL_VERSION = 1
@@ -144,6 +147,38 @@ class SearchReply(_Answer, frozen=True, kw_only=True, tag="search"):
     account_name: str = ""
     items: tuple[FoundItem, ...]
     more: bool = False
+
+
+class HistoryReply(_Answer, frozen=True, kw_only=True, tag="history"):
+    """An item's life: what each of its states brought, oldest first."""
+
+    account: str
+    account_name: str = ""
+    item: str
+    kind: str
+    turns: tuple[TurnView, ...]
+
+
+class DiffReply(_Answer, frozen=True, kw_only=True, tag="diff"):
+    """What differs in an account between two moments: counts by group, then items up to the limit."""
+
+    account: str
+    account_name: str = ""
+    start: datetime
+    end: datetime
+    counts: dict[str, int]
+    items: tuple[ChangedView, ...]
+    items_total: int = 0
+
+
+class FoldersReply(_Answer, frozen=True, kw_only=True, tag="folders"):
+    """An account's folders as of a moment (null: now), each after those above it."""
+
+    account: str
+    account_name: str = ""
+    date: datetime | None = None
+    deleted: bool = False
+    folders: tuple[FolderView, ...]
 
 
 # --- settings --------------------------------------------------------------------------------------------
@@ -283,6 +318,9 @@ Reply = (
     | ItemReply
     | BlobReply
     | SearchReply
+    | HistoryReply
+    | DiffReply
+    | FoldersReply
     | AccountReply
     | AccountsReply
     | DomainsReply

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from backupd.differences import Difference
 from backupd.operations import EXIT_STATUS_OF, OperationStatus
 
 
@@ -68,6 +69,44 @@ class StateView(msgspec.Struct, frozen=True, kw_only=True, rename={"start": "sta
     observed: datetime | None = None
     actor: dict[str, Any] | None = None
     lacking: tuple[str, ...] = ()
+
+
+class TurnView(msgspec.Struct, frozen=True, kw_only=True, rename={"start": "start-date"}):
+    """What one state of an item brought, in `words` and typed; `events` are those merged into it."""
+
+    transaction: int
+    start: datetime
+    words: str
+    differences: tuple[Difference, ...] = ()
+    change: str
+    origin: str = ""
+    events: tuple[str, ...] = ()
+    observed: datetime | None = None
+    actor: dict[str, Any] | None = None
+    lacking: tuple[str, ...] = ()
+
+
+class ChangedView(msgspec.Struct, frozen=True, kw_only=True):
+    """An item that differs between two moments; `groups` are the counts it is in, `date` its last change."""
+
+    id: str
+    kind: str
+    folder: str = ""
+    subject: str = ""
+    date: datetime | None = None
+    groups: tuple[str, ...] = ()
+    words: str = ""
+    differences: tuple[Difference, ...] = ()
+
+
+class FolderView(msgspec.Struct, frozen=True, kw_only=True):
+    """One folder with what lies in it, not below it. `unread` counts messages, `size` is in bytes."""
+
+    area: str
+    folder: str
+    items: int = 0
+    unread: int = 0
+    size: int = 0
 
 
 class FoundItem(msgspec.Struct, frozen=True, kw_only=True):

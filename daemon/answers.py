@@ -25,6 +25,9 @@ OPERATION_TYPES = (
     "doSmartScan",
     "doAccountScan",
     "doItemRestore",
+    "doRestoreOnNewAccount",
+    "doUndelete",
+    "doExport",
     "doBackupServerCustomizations",
     "doBackupCluster",
 )

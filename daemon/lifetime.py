@@ -27,7 +27,7 @@ from backupd.config import Config
 from backupd.errors import BackupdError
 from backupd.jobs.archive.customizations import Customizations
 from backupd.jobs.record import Recorder
-from backupd.jobs.restore import ItemRestore
+from backupd.jobs.restore import AccountRestore, Export, ItemRestore
 from backupd.jobs.smartscan.scan import SmartScan
 from backupd.schedules import JOBS
 from backupd.store.ledger import SetAttribute
@@ -185,6 +185,13 @@ class Daemon:
             store=store,
             scan=scan,
             restore=ItemRestore(store, appserver),
+            accounts=AccountRestore(store, appserver, clock=clock),
+            export=Export(
+                store,
+                clock=clock,
+                make_target=wiring.export_target_maker(clock),
+                forbidden=(config.appserver.root, config.server.state_directory),
+            ),
             dump=dump,
             customizations=Customizations(
                 store.layout,

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from backupd.clock import Clock, parse_moment
-from backupd.control import BackupInfoReply, BlobReply, ItemReply, Reply, SearchReply
-from backupd.errors import UnknownAccount, UsageError
-from backupd.items import Kind
+from backupd.clock import Clock
+from backupd.control import BackupInfoReply, BlobReply, DiffReply, ItemReply, Reply
+from backupd.errors import UsageError
 from backupd.store.store import Store
-from daemon import holdings, server_archives, views
+from daemon import holdings, looking_back, server_archives, views
 from daemon.answering import Answering, Given
 from daemon.peers import Caller, Forbidden
 
@@ -32,7 +31,10 @@ class Looking:
         """Return what answers each command, by its title."""
         return {
             "backup getItem": self._get_item,
-            "backup doItemSearch": self._reading(_search),
+            "backup doItemSearch": self._reading(looking_back.search),
+            "backup history": self._reading(looking_back.history),
+            "backup diff": self._reading(self._diff),
+            "backup getFolders": self._reading(looking_back.folders),
             "backup getBackupInfo": self._reading(_backup_info),
             "backup getAccountInfo": self._reading(holdings.account),
             "backup getAvailableAccounts": self._reading(holdings.accounts),
@@ -67,6 +69,9 @@ class Looking:
         with Store.open(Path(path), server_id="", server_name="", clock=self._clock, writable=False) as store:
             return look(store)
 
+    def _diff(self, store: Store, given: Given) -> DiffReply:
+        return looking_back.diff(store, given, self._clock.now())
+
     async def _get_item(self, given: Given, _caller: Caller) -> ItemReply | BlobReply:
         account, item, date = given["account"], given["item"], given["date"]
 
@@ -100,26 +105,3 @@ class Looking:
 
 def _backup_info(store: Store, _given: Given) -> BackupInfoReply:
     return views.backup_info(store)
-
-
-def _search(store: Store, given: dict[str, Any]) -> SearchReply:
-    owner = store.index.find_account(given["account"])
-    account = owner.item if owner is not None else given["account"]
-    kind = None if given["type"] == "all" else Kind(given["type"])
-    limit = max(1, min(given["limit"], views.SEARCH_LIMIT_MAX))
-    if owner is None and not any(store.index.account_counts(account)):
-        raise UnknownAccount(f"no account {given['account']!r} in the backup", hint="give its address or id")
-    if given["id"] is not None:
-        one = store.index.item(account, given["id"])
-        hits = [one] if one is not None else []
-    else:
-        hits = store.index.search(
-            account,
-            kind=kind,
-            text=given["search_string"],
-            before=parse_moment(given["before"]) if given["before"] else None,
-            after=parse_moment(given["after"]) if given["after"] else None,
-            deleted={"deleted": True, "not_deleted": False, "all": None}[given["search_filter"]],
-            limit=limit + 1,
-        )
-    return views.found_items(hits[:limit], owner, account, raw=given["raw_metadata"], more=len(hits) > limit)

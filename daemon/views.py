@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from backupd import durable
 from backupd.clock import parse_moment
@@ -14,6 +15,7 @@ from backupd.jobs.restore import choose_state, find_item
 from backupd.operations import Operation
 from backupd.states import State
 from backupd.store.index_queries import Counts, KnownItem
+from backupd.store.index_search import NAMES
 from backupd.store.layout import blob_name
 from backupd.store.store import Store
 from backupd.views import (
@@ -157,12 +159,7 @@ def found_items(
                 date=_date_of(hit),
                 deleted=hit.deleted,
                 deleted_at=hit.deleted_at,
-                subject=str(
-                    hit.metadata.get("subject")
-                    or hit.metadata.get("summary")
-                    or hit.metadata.get("name")
-                    or ""
-                ),
+                subject=name_of(hit.metadata),
                 sender=str(hit.metadata.get("from") or hit.metadata.get("sender") or ""),
                 size=hit.size,
                 metadata=hit.metadata if raw else None,
@@ -171,6 +168,11 @@ def found_items(
         ),
         more=more,
     )
+
+
+def name_of(metadata: Mapping[str, Any]) -> str:
+    """Return what an item is called."""
+    return next((str(metadata[key]) for key in NAMES if metadata.get(key)), "")
 
 
 def _date_of(hit: KnownItem) -> datetime | None:

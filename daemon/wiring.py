@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from backupd import config as configuration
+from backupd.appservers.asides import clear_asides
 from backupd.appservers.base import AppServer
 from backupd.appservers.directory import DirectoryServer
+from backupd.appservers.entry_files import store_entry
 from backupd.attribute_table import Level
 from backupd.attributes import Scopes, Settings
 from backupd.clock import Clock
@@ -21,6 +24,7 @@ from backupd.config import Config
 from backupd.config_sections import AppServerKind
 from backupd.errors import ConfigError
 from backupd.jobs.archive.configuration import ATTRIBUTES_MEMBER, CONFIGURATION_MEMBER, ConfigurationDump
+from backupd.jobs.restore.export import MakeTarget, Target
 from backupd.store import ownership
 from backupd.store.layout import Layout
 from backupd.store.ledger import SetAttribute
@@ -40,6 +44,17 @@ def make_appserver(config: Config, clock: Clock) -> DirectoryServer:
             return DirectoryServer(
                 config.appserver.root, identity_path=state / "identities.sqlite", clock=clock
             )
+
+
+def export_target_maker(clock: Clock) -> MakeTarget:
+    """Return what makes the target of an export: files in the layout of the AppServer `directory`."""
+
+    def make_target(root: Path, kept: Path) -> Target:
+        clear_asides(root)
+        server = DirectoryServer(root, identity_path=kept / "identities.sqlite", clock=clock)
+        return Target(appserver=server, store_entry=partial(store_entry, root), close=server.close)
+
+    return make_target
 
 
 def make_address(config: Config) -> BrokerAddress | None:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
+import msgspec
+import structlog
+
 from backupd.clock import Clock, parse_moment
-from backupd.errors import BackupdError, UnknownAccount
+from backupd.errors import AppServerUnavailable, BackupdError, SuspiciousListing, UnknownAccount
 from backupd.jobs.archive.configuration import ConfigurationDump
 from backupd.jobs.archive.customizations import Customizations
-from backupd.jobs.restore import ItemRestore
+from backupd.jobs.restore import AccountRestore, Export, ItemRestore, NewAccount, Undelete, export
 from backupd.jobs.smartscan.scan import SmartScan
 from backupd.jobs.smartscan.tally import ScanOptions
 from backupd.operations import Operation, Run, Verdict, Work
@@ -21,6 +25,8 @@ from daemon.operations_queue import Factory
 
 SCHEDULE = "schedule"
 """Who started an operation that a schedule queued."""
+
+log = structlog.get_logger(__name__)
 
 
 class Works:
@@ -32,6 +38,8 @@ class Works:
         store: Store,
         scan: SmartScan,
         restore: ItemRestore,
+        accounts: AccountRestore,
+        export: Export,
         dump: ConfigurationDump,
         customizations: Customizations,
         archives_customizations: Callable[[], bool],
@@ -42,6 +50,8 @@ class Works:
         self._store = store
         self._scan = scan
         self._restore = restore
+        self._accounts = accounts
+        self._export = export
         self._dump = dump
         self._customizations = customizations
         self._archives_customizations = archives_customizations
@@ -54,6 +64,9 @@ class Works:
             "doSmartScan": self._smartscan,
             "doAccountScan": self._account_scan,
             "doItemRestore": self._item_restore,
+            "doRestoreOnNewAccount": self._restore_on_new_account,
+            "doUndelete": self._undelete,
+            "doExport": self._do_export,
             "doBackupServerCustomizations": self._archive_customizations,
             "doBackupCluster": self._record_cluster,
         }
@@ -127,16 +140,94 @@ class Works:
     def _item_restore(self, operation: Operation) -> Work:
         given = operation.parameters
 
-        async def work(_run: Run) -> str:
-            restored = await self._restore.run(
-                given["account"],
-                given["item_id"],
-                when=_moment(given.get("date")),
-                folder=given.get("restore_folder"),
-            )
-            return restored.sentence()
+        async def work(run: Run) -> str:
+            account, item = given["account"], given["item_id"]
+            when, folder = _moment(given.get("date")), given.get("restore_folder")
+            if given.get("dry_run"):
+                return await self._restore.foresee(account, item, when=when, folder=folder)
+            scanned = await self._safety_scan(run, account)
+            restored = await self._restore.run(account, item, when=when, folder=folder)
+            return scanned + restored.sentence()
 
         return work
+
+    def _restore_on_new_account(self, operation: Operation) -> Work:
+        given = operation.parameters
+        wanted = NewAccount(
+            source=given["source_account"],
+            destination=given["destination_account"],
+            when=_moment(given.get("date")),
+            undelete=bool(given.get("undelete")),
+            undelete_from=_moment(given.get("undelete_start_date")),
+            keep_id=bool(given.get("keep_id")),
+            dry_run=bool(given.get("dry_run")),
+        )
+
+        async def work(run: Run) -> Verdict:
+            scanned = await self._safety_scan(run, wanted.source)
+            return _prefixed(scanned, await self._accounts.on_new_account(run, wanted))
+
+        return work
+
+    def _undelete(self, operation: Operation) -> Work:
+        given = operation.parameters
+        wanted = Undelete(
+            account=given["account"],
+            start=_moment(given.get("start_date")),
+            end=_moment(given.get("end_date")),
+            to_original_folder=bool(given.get("target_original_folder", True)),
+            dry_run=bool(given.get("dry_run")),
+        )
+
+        async def work(run: Run) -> Verdict:
+            scanned = await self._safety_scan(run, wanted.account)
+            return _prefixed(scanned, await self._accounts.undelete(run, wanted))
+
+        return work
+
+    def _do_export(self, operation: Operation) -> Work:
+        given = operation.parameters
+        wanted = export.Wanted(
+            destination=Path(given["destination_path"]),
+            accounts=tuple(given.get("accounts") or ()),
+            domains=tuple(given.get("domains") or ()),
+            cos=tuple(given.get("cos") or ()),
+            when=_moment(given.get("date")),
+            filter_deleted=bool(given.get("filter_deleted", True)),
+            free_bytes_min=max(0, int(given.get("threshold") or 0)) << 20,
+            read_errors_max=given.get("read_error_threshold"),
+            skip_items=bool(given.get("skip_items")),
+            dry_run=bool(given.get("dry_run")),
+        )
+
+        async def work(run: Run) -> Verdict:
+            gaps = await asyncio.to_thread(self._store.ledger.gaps)
+            doubt = f"changes may have been missed ({len(gaps):,} open gaps); " if gaps else ""
+            return _prefixed(doubt, await self._export.run(run, wanted))
+
+        return work
+
+    async def _safety_scan(self, run: Run, account: str) -> str:
+        """Scan an account with an open gap before anything of it is restored; say so (spec: Safety Scan)."""
+        known = await asyncio.to_thread(self._store.index.find_account, account)
+        if known is None:
+            return ""
+        gaps = await asyncio.to_thread(self._store.ledger.gaps)
+        if not any(gap.account in (WHOLE_SERVER, known.item) for gap in gaps):
+            return ""
+        log.info("safety_scan", account=known.item)
+        try:
+            verdict = await self._scan.run_account(run, known.item, ScanOptions())
+        except (SuspiciousListing, AppServerUnavailable) as error:
+            # What was recorded is there all the same: who needs it back is not made to wait.
+            run.note_error("scan before the restore", error.message)
+            return "changes may have been missed, and the scan before the restore did not succeed; "
+        await asyncio.to_thread(close_gaps, self._store, gaps, known.item, self._clock.now())
+        return f"changes may have been missed, so the account was scanned first ({verdict}); "
+
+
+def _prefixed(words: str, verdict: Verdict) -> Verdict:
+    return msgspec.structs.replace(verdict, sentence=words + verdict.sentence)
 
 
 def _scan_options(given: Mapping[str, Any]) -> ScanOptions:
@@ -148,4 +239,4 @@ def _scan_options(given: Mapping[str, Any]) -> ScanOptions:
 
 
 def _moment(date: str | None) -> datetime | None:
-    return None if date in (None, "last") else parse_moment(date)
+    return None if date in (None, "last", "first") else parse_moment(date)

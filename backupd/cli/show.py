@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from backupd.cli.page import Page
+from backupd.cli.show_past import show_diff, show_folders, show_history
 from backupd.cli.show_server import (
     show_accounts,
     show_doctor,
@@ -30,10 +31,13 @@ from backupd.control import (
     BackupInfoReply,
     BlobReply,
     ConfigReply,
+    DiffReply,
     DoctorReply,
     DomainsReply,
     DoneReply,
     ErrorReply,
+    FoldersReply,
+    HistoryReply,
     ItemReply,
     MapReply,
     NotificationsReply,
@@ -67,6 +71,12 @@ def show(reply: Reply, command: Command, page: Page) -> None:  # noqa: C901, PLR
             _show_item(reply, page)
         case SearchReply():
             _show_found(reply, page)
+        case HistoryReply():
+            show_history(reply, page)
+        case DiffReply():
+            show_diff(reply, page)
+        case FoldersReply():
+            show_folders(reply, page)
         case AccountReply():
             _show_account(reply, page)
         case AccountsReply():

@@ -24,8 +24,9 @@ from typing import Any
 from backupd import durable
 from backupd.items import Area, ItemKey, Kind
 from backupd.states import State
-from backupd.store import database, index_queries, index_writing
+from backupd.store import database, index_past, index_queries, index_search, index_writing
 from backupd.store.index_queries import APPLICATION, SCHEMA, VERSION, Counts, KnownItem
+from backupd.store.index_search import Search
 from backupd.volumes.disk import sync_directory
 
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -137,6 +138,15 @@ class Index:
         with self._reading() as connection:
             yield from index_queries.items(connection, account, scope, deleted=deleted)
 
+    def items_at(self, account: str, when: datetime) -> Iterator[KnownItem]:
+        """Yield an account's items by id as each was at a moment, deleted ones too; none that came later.
+
+        The account item is one of them. `transaction`, `last` and the photograph are those of the state of
+        that moment.
+        """
+        with self._reading() as connection:
+            yield from index_past.items_at(connection, account, when)
+
     def item(self, account: str, item: str, kind: Kind | None = None) -> KnownItem | None:
         """Return an item, deleted or not; None if it was never recorded."""
         with self._reading() as connection:
@@ -157,33 +167,10 @@ class Index:
         with self._reading() as connection:
             return index_queries.entries(connection, kind, deleted=deleted)
 
-    def search(
-        self,
-        account: str,
-        *,
-        kind: Kind | None = None,
-        text: str | None = None,
-        after: datetime | None = None,
-        before: datetime | None = None,
-        deleted: bool | None = None,
-        limit: int = 1000,
-    ) -> list[KnownItem]:
-        """Return items of an account, the one changed last first.
-
-        `text` is contained in subject, name or sender, case-sensitive. `after`: the last state is not older;
-        `before`: the first state is not younger.
-        """
+    def search(self, account: str, asked: Search) -> list[KnownItem]:
+        """Return items of an account that fit, the one changed last first."""
         with self._reading() as connection:
-            return index_queries.search(
-                connection,
-                account,
-                kind=kind,
-                text=text,
-                after=after,
-                before=before,
-                deleted=deleted,
-                limit=limit,
-            )
+            return index_search.search(connection, account, asked)
 
     def counts(self) -> Counts:
         """Return how much there is; quick at any size."""

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import base64
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from backupd.clock import microseconds, moment
+from backupd.clock import moment
 from backupd.items import AREA_OF_KIND, Area, ItemKey, Kind, digest_text
 
 APPLICATION = 0x62_6B_75_69
-VERSION = 1
+VERSION = 2
 SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE items (
@@ -28,6 +28,10 @@ CREATE TABLE items (
     blob INTEGER, size INTEGER, folder TEXT, name TEXT, sender TEXT, lacking TEXT, metadata TEXT NOT NULL);
 CREATE UNIQUE INDEX items_by_key ON items (account, item, kind);
 CREATE INDEX items_accounts ON items (name COLLATE NOCASE) WHERE kind = 'account';
+CREATE TABLE past (
+    item INTEGER NOT NULL, until INTEGER NOT NULL, since INTEGER NOT NULL,
+    state INTEGER NOT NULL, deleted INTEGER NOT NULL, blob INTEGER, size INTEGER, lacking TEXT,
+    differs TEXT, PRIMARY KEY (item, until)) WITHOUT ROWID;
 CREATE TABLE blobs (id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, size INTEGER NOT NULL);
 CREATE TABLE blob_refs (
     blob INTEGER NOT NULL, item INTEGER NOT NULL, PRIMARY KEY (blob, item)) WITHOUT ROWID;
@@ -163,33 +167,11 @@ def entries(connection: sqlite3.Connection, kind: Kind, *, deleted: bool | None)
     return [_known(row) for row in connection.execute(query, (kind.value,))]
 
 
-def search(
-    connection: sqlite3.Connection,
-    account: str,
-    *,
-    kind: Kind | None,
-    text: str | None,
-    after: datetime | None,
-    before: datetime | None,
-    deleted: bool | None,
-    limit: int,
-) -> list[KnownItem]:
-    """Return items that fit, the newest first; see `Index.search`."""
-    where, parameters = ["items.account = ?", _deletion(deleted=deleted)], list[Any]([account])
-    if kind is not None:
-        where.append("items.kind = ?")
-        parameters.append(kind.value)
-    if text:
-        where.append("(instr(items.name, ?) OR instr(items.sender, ?))")
-        parameters += [text, text]
-    if after is not None:
-        where.append("items.last >= ?")
-        parameters.append(microseconds(after))
-    if before is not None:
-        where.append("items.first <= ?")
-        parameters.append(microseconds(before))
-    query = f"SELECT {_ITEM} WHERE {' AND '.join(where)} ORDER BY items.last DESC, items.item LIMIT ?"
-    return [_known(row) for row in connection.execute(query, (*parameters, limit))]
+def known_by_number(connection: sqlite3.Connection, numbers: Sequence[int]) -> list[KnownItem]:
+    """Return items by the index's own numbers, in the order of these."""
+    query = f"SELECT {_ITEM} WHERE items.id = ?"
+    rows = (connection.execute(query, (number,)).fetchone() for number in numbers)
+    return [_known(row) for row in rows if row is not None]
 
 
 def account_counts(connection: sqlite3.Connection, account: str) -> tuple[dict[str, int], dict[str, int]]:
@@ -224,6 +206,11 @@ def dump(connection: sqlite3.Connection) -> Iterator[tuple[Any, ...]]:
         ORDER BY account, kind, item"""
     for row in connection.execute(query):
         yield ("item", *row)
+    query = """SELECT account, kind, items.item, past.until, past.since, past.state, past.deleted, digest,
+        past.size, past.lacking, past.differs FROM past JOIN items ON items.id = past.item
+        LEFT JOIN blobs ON blobs.id = past.blob ORDER BY account, kind, items.item, past.until"""
+    for row in connection.execute(query):
+        yield ("past", *row)
     for row in connection.execute("SELECT digest, size FROM blobs ORDER BY digest"):
         yield ("blob", *row)
     query = """SELECT digest, account, kind, items.item FROM blob_refs JOIN blobs ON blobs.id = blob_refs.blob

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -16,11 +17,12 @@ import msgspec
 from backupd.clock import microseconds
 from backupd.items import ItemKey
 from backupd.states import State
+from backupd.store.index_past import difference
 from backupd.store.index_queries import digest_bytes
+from backupd.store.index_search import NAMES
 
-_NAMES = ("subject", "summary", "name")
-"""The keys of metadata that hold what an item is called, by preference."""
 _ROW = "SELECT id, state, deleted, states FROM items WHERE account = ? AND item = ? AND kind = ?"
+_LAST = "SELECT last, state, deleted, blob, size, lacking, metadata FROM items WHERE id = ?"
 
 
 def record(
@@ -37,6 +39,7 @@ def record(
     for state in states:
         if state.digest is not None:
             blobs[state.digest] = _blob(connection, delta, state.digest, state.size)
+    before = None if number is None else connection.execute(_LAST, (number,)).fetchone()
     count += len(states)
     values = (last.transaction, count, last.deleted, microseconds(last.start), *_described(last, blobs))
     if number is None:
@@ -53,6 +56,8 @@ def record(
             (*values, number),
         )
         delta[_count_name(key, deleted=was_deleted)] -= 1
+    if before is not None or len(states) > 1:
+        _keep_past(connection, number or 0, before, states, blobs)
     for blob in set(blobs.values()):
         connection.execute("INSERT OR IGNORE INTO blob_refs VALUES (?, ?)", (blob, number))
     delta[_count_name(key, deleted=last.deleted)] += 1
@@ -68,6 +73,7 @@ def forget(connection: sqlite3.Connection, delta: Counter[str], key: ItemKey) ->
     number, _, was_deleted, count = row
     blobs = connection.execute("SELECT blob FROM blob_refs WHERE item = ?", (number,)).fetchall()
     connection.execute("DELETE FROM blob_refs WHERE item = ?", (number,))
+    connection.execute("DELETE FROM past WHERE item = ?", (number,))
     for (blob,) in blobs:
         gone = connection.execute(
             "DELETE FROM blobs WHERE id = ? AND NOT EXISTS (SELECT 1 FROM blob_refs WHERE blob = blobs.id)"
@@ -99,13 +105,40 @@ def set_cursor(connection: sqlite3.Connection, cursor: int) -> None:
     connection.execute("INSERT OR REPLACE INTO meta VALUES ('cursor', ?)", (cursor,))
 
 
+def _keep_past(
+    connection: sqlite3.Connection,
+    number: int,
+    before: tuple[Any, ...] | None,
+    states: Sequence[State],
+    blobs: dict[str, int],
+) -> None:
+    """Keep each state that another one follows as what it differs in from that one, walking forwards."""
+    rows = []
+    if before is not None:
+        *facts, metadata = before
+        rows.append((*facts, msgspec.json.decode(metadata)))
+    for state in states:
+        blob = None if state.digest is None else blobs[state.digest]
+        lacking = ",".join(state.lacking) or None
+        since = microseconds(state.start)
+        rows.append((since, state.transaction, state.deleted, blob, state.size, lacking, state.metadata))
+    for older, newer in pairwise(rows):
+        since, transaction, deleted, blob, size, lacking, metadata = older
+        differs = difference(newer[-1], metadata)
+        connection.execute(
+            "INSERT INTO past (item, until, since, state, deleted, blob, size, lacking, differs)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (number, newer[0], since, transaction, deleted, blob, size, lacking, differs),
+        )
+
+
 def _count_name(key: ItemKey, *, deleted: bool) -> str:
     return f"{'deleted' if deleted else 'live'}.{key.kind.value}"
 
 
 def _described(state: State, blobs: dict[str, int]) -> tuple[Any, ...]:
     metadata = state.metadata
-    names = (metadata.get(key) for key in _NAMES)
+    names = (metadata.get(key) for key in NAMES)
     folder, sender = metadata.get("folder"), metadata.get("sender")
     return (
         None if state.digest is None else blobs[state.digest],

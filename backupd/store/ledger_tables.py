@@ -92,3 +92,46 @@ class KeptLogs:
         with self._ledger.batch():
             for operation in gone:
                 self._ledger.write("DELETE FROM operation_log WHERE operation = ?", (operation,))
+
+
+RestorePlace = tuple[str, int, str]
+"""Item, transaction and target (account and folder, as text) of a restore of one state."""
+
+
+class KeptRestores:
+    """What restores have put back, and what they began: by the account the states are of."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def restored(self, account: str) -> dict[RestorePlace, str]:
+        """Return the new ids of an account's restored states."""
+        query = "SELECT item, state, target, new_item FROM restored WHERE account = ?"
+        rows = self._ledger.rows(query, (account,))
+        return {(item, state, target): new_item for item, state, target, new_item in rows}
+
+    def begun(self, account: str) -> dict[RestorePlace, int]:
+        """Return the restores whose end was never told, with the journal's last number when they began."""
+        rows = self._ledger.rows(
+            "SELECT item, state, target, basis FROM restoring WHERE account = ?", (account,)
+        )
+        return {(item, state, target): basis for item, state, target, basis in rows}
+
+    def begin(self, account: str, places: Iterable[RestorePlace], basis: int) -> None:
+        """Keep that restores begin, together; one that began before keeps its basis."""
+        with self._ledger.batch():
+            for item, state, target in places:
+                statement = "INSERT OR IGNORE INTO restoring VALUES (?, ?, ?, ?, ?)"
+                self._ledger.write(statement, (account, item, state, target, basis))
+
+    def end(self, account: str, restored: Mapping[RestorePlace, str]) -> None:
+        """Keep as which items states were restored, together; they are not begun any more."""
+        with self._ledger.batch():
+            for (item, state, target), new_item in restored.items():
+                place = (account, item, state, target)
+                self._ledger.write(
+                    "INSERT OR REPLACE INTO restored VALUES (?, ?, ?, ?, ?)", (*place, new_item)
+                )
+                self._ledger.write(
+                    "DELETE FROM restoring WHERE account = ? AND item = ? AND state = ? AND target = ?", place
+                )

@@ -1,5 +1,16 @@
 """Restore: from a state back into the AppServer. A restore never changes history."""
 
+from backupd.jobs.restore.accounts import AccountRestore, NewAccount, Undelete
+from backupd.jobs.restore.export import Export
 from backupd.jobs.restore.item import ItemRestore, RestoredItem, choose_state, find_item
 
-__all__ = ["ItemRestore", "RestoredItem", "choose_state", "find_item"]
+__all__ = [
+    "AccountRestore",
+    "Export",
+    "ItemRestore",
+    "NewAccount",
+    "RestoredItem",
+    "Undelete",
+    "choose_state",
+    "find_item",
+]

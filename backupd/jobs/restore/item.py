@@ -105,6 +105,15 @@ class ItemRestore:
         self._store = store
         self._appserver = appserver
 
+    async def foresee(self, account: str, item: str, *, when: datetime | None, folder: str | None) -> str:
+        """Return in words what `run` would restore. Raises what it would raise for what can't be."""
+        _, key = await asyncio.to_thread(find_item, self._store, account, item)
+        history = await asyncio.to_thread(self._store.histories.read, key)
+        state = choose_state(history, when, what=f"item {item!r}")
+        into = folder if folder is not None else str(state.metadata.get("folder", ""))
+        what = f"{key.kind.value} {item} as of {written(state.start)}"
+        return f"dry run: {what} would be restored into folder {into!r}"
+
     async def run(
         self, account: str, item: str, *, when: datetime | None, folder: str | None
     ) -> RestoredItem:

@@ -14,13 +14,17 @@ from backupd.commands import COMMANDS
 from backupd.grammar import parse
 from backupd.parameters import Parameter, Type
 
-WORLD = {Type.ACCOUNT: "alice@example.com", Type.UUID: "0192f3c4-0000-4000-8000-0123456789ab"}
+WORLD = {
+    Type.ACCOUNT: "alice@example.com",
+    Type.UUID: "0192f3c4-0000-4000-8000-0123456789ab",
+    Type.DATE: "2026-11-23",
+}
 SCAN = ["deep", "force", "notifications", "read_error_threshold", "remote_metadata_upload"]
 
 
 def known(parameter: Parameter, word: str) -> Sequence[Pair]:
     """Know one account, one operation, and of everything else its parameter's name in angles."""
-    value = WORLD.get(parameter.type, f"<{parameter.name}>")
+    value = "" if parameter.type is Type.DATE else WORLD.get(parameter.type, f"<{parameter.name}>")
     return [(value, "")] if value.startswith(word) else []
 
 

@@ -8,15 +8,17 @@ from typing import Any
 
 import pytest
 
-from backupd.errors import AppServerUnavailable, ConfigError, UnknownAccount, UnknownItem
+from backupd.clock import written
+from backupd.errors import AppServerUnavailable, ConfigError, SpaceExhausted, UnknownAccount, UnknownItem
 from backupd.items import Kind
 from backupd.jobs.archive.configuration import ConfigurationDump
 from backupd.jobs.archive.customizations import Customizations
-from backupd.jobs.restore import ItemRestore
+from backupd.jobs.restore import AccountRestore, Export, ItemRestore
 from backupd.operations import Operation, Run
 from backupd.store import archives
 from backupd.store.archives import ArchiveType
 from daemon.healing import HEALING
+from daemon.wiring import export_target_maker
 from daemon.works import SCHEDULE, Works
 from tests.unit.jobs.worlds import ALICE, BODY, BackupWorld
 from tests.world.clocks import START
@@ -36,6 +38,10 @@ class WorksWorld(BackupWorld):
             store=self.store,
             scan=self.scan,
             restore=ItemRestore(self.store, self.server),
+            accounts=AccountRestore(self.store, self.server, clock=self.clock),
+            export=Export(
+                self.store, clock=self.clock, make_target=export_target_maker(self.clock), forbidden=()
+            ),
             dump=ConfigurationDump(self.store.layout, self.dumped),
             customizations=Customizations(self.store.layout, self.paths, file_bytes_max=1 << 20),
             archives_customizations=lambda: self.archives_customizations,
@@ -198,3 +204,59 @@ async def test_customizations_are_archived_when_asked(world: WorksWorld, tmp_pat
     world.paths = [tmp_path / "main.cf"]
     assert await world.do("doBackupServerCustomizations", action="start")
     assert archived(world, ArchiveType.CUSTOMIZATIONS) == 1
+
+
+async def test_a_gap_is_scanned_before_a_restore(world: WorksWorld) -> None:
+    """What the gap hid is recorded first, the verdict says so, and the gap is closed; without one nothing."""
+    first = await world.server.add(ALICE, Kind.MESSAGE, "INBOX", BODY)
+    await world.scan_all()
+    second = await world.server.add(ALICE, Kind.MESSAGE, "INBOX", BODY + b"2")
+    words = {"source_account": f"{ALICE}@example.com", "date": "last"}
+    verdict = await world.do("doRestoreOnNewAccount", **words, destination_account="one@example.com")
+    assert verdict.startswith("account ")
+    assert "1 expected, 1 restored" in verdict
+    world.gap(ALICE)
+    verdict = await world.do("doRestoreOnNewAccount", **words, destination_account="two@example.com")
+    assert verdict.startswith("changes may have been missed, so the account was scanned first")
+    assert "2 expected, 2 restored" in verdict
+    assert world.gaps() == []
+    assert {first, second}
+
+
+async def test_a_scan_that_fails_does_not_keep_a_restore_back(world: WorksWorld) -> None:
+    """A listing that is not believed is told, and what was recorded is restored all the same."""
+    items = [await world.server.add(ALICE, Kind.MESSAGE, "INBOX", b"%d" % number) for number in range(20)]
+    await world.scan_all()
+    now = written(world.clock.now())
+    for item in items:
+        world.server.remove(ALICE, item)
+    world.gap(ALICE)
+    words = {"source_account": ALICE, "destination_account": "one@example.com", "date": now}
+    verdict = await world.do("doRestoreOnNewAccount", **words)
+    assert "the scan before the restore did not succeed" in verdict
+    assert "20 expected, 20 restored" in verdict
+    assert "scan before the restore" in [error.item for error in world.run.errors]
+
+
+async def test_what_was_deleted_is_brought_back_by_the_operations_parameters(world: WorksWorld) -> None:
+    """`first` and `last` are an open window; a dry run counts and restores nothing."""
+    item = await world.server.add(ALICE, Kind.MESSAGE, "INBOX", BODY)
+    await world.scan_all()
+    world.server.remove(ALICE, item)
+    await world.scan_all()
+    words = {"account": ALICE, "start_date": "first", "end_date": "last"}
+    assert "1 items would be restored" in await world.do("doUndelete", **words, dry_run=True)
+    assert "1 expected, 1 restored" in await world.do("doUndelete", **words)
+    foreseen = await world.do("doItemRestore", account=ALICE, item_id=item, dry_run=True)
+    assert foreseen.startswith(f"dry run: message {item}")
+
+
+async def test_an_export_takes_its_parameters(world: WorksWorld, tmp_path: Path) -> None:
+    """Destination, filters and limits arrive; a threshold is in megabytes."""
+    await world.scan_all()
+    place = tmp_path.with_name(f"{tmp_path.name}-out")
+    told = await world.do("doExport", destination_path=str(place), accounts=["alice@example.com"])
+    assert "1 of 1 accounts" in told
+    assert (place / "example.com" / "alice" / "account.toml").is_file()
+    with pytest.raises(SpaceExhausted, match="MB"):
+        await world.do("doExport", destination_path=str(place), threshold=1 << 40)

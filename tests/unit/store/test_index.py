@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from backupd.clock import MICROSECOND
 from backupd.errors import SpaceExhausted
 from backupd.items import Area, ItemKey, Kind, digest_of
-from backupd.states import State
+from backupd.states import State, state_at
 from backupd.store import index as index_file
 from backupd.store.index import Index, IndexUnusable
+from backupd.store.index_search import Search
 from tests.unit.store.making import START, failing, message, state
 
 
@@ -59,7 +60,9 @@ def test_grown_equals_built(tmp_path_factory, recordings):
         for _ in range(count):
             transaction += 1
             subject = f"{transaction % 3}"
-            metadata = {"subject": subject, "folder": subject, "sender": "x@y.example"}
+            metadata: dict[str, object] = {"subject": subject, "folder": subject, "sender": "x@y.example"}
+            if transaction % 2:
+                metadata["flags"] = [subject]
             size = {"content": content} if content is not None else {}
             new.append(state(transaction, kind, deleted=deleted, metadata=metadata, **size))
         current[key] = [*current.get(key, []), *new]
@@ -77,6 +80,7 @@ def test_grown_equals_built(tmp_path_factory, recordings):
     index.commit(transaction)
     grown = list(index.dump())
     counts = index.counts()
+    assert_past_is_told(index, current)
     index.close()
     index_file.build(root / "index.sqlite", current.items(), transaction)
     built = Index(root / "index.sqlite")
@@ -89,6 +93,24 @@ def test_grown_equals_built(tmp_path_factory, recordings):
     assert (counts.blobs, counts.blob_bytes) == (len(digests), sum(size or 0 for size in digests.values()))
     assert built.highest_transaction() == max((s[-1].transaction for s in current.values()), default=0)
     built.close()
+
+
+def assert_past_is_told(index: Index, histories: dict[ItemKey, list[State]]) -> None:
+    """Compare every item at every moment at which anything changed, and beside it, with its history."""
+    moments = {each.start for history in histories.values() for each in history}
+    for when in sorted(moments | {moment - MICROSECOND for moment in moments}):
+        for account in {key.account for key in histories}:
+            wanted = {
+                key: at
+                for key, history in histories.items()
+                if key.account == account and (at := state_at(history, when)) is not None
+            }
+            found = {item.key: item for item in index.items_at(account, when)}
+            assert found.keys() == wanted.keys()
+            for key, item in found.items():
+                at = wanted[key]
+                told = (item.transaction, item.deleted, item.metadata, item.digest, item.size, item.last)
+                assert told == (at.transaction, at.deleted, at.metadata, at.digest, at.size, at.start)
 
 
 def test_an_item(index):
@@ -232,7 +254,7 @@ def test_search(index):
     index.commit(0)
 
     def found(**more) -> str:
-        return "".join(known.item for known in index.search("alice", **more))
+        return "".join(known.item for known in index.search("alice", Search(**more)))
 
     assert found() == "54321"
     assert found(limit=2) == "54"

@@ -1,0 +1,114 @@
+"""Module `backup`, third part: every way back, and looking at the past before choosing one."""
+
+from __future__ import annotations
+
+from backupd.command import Command, CommandKind
+from backupd.command_tables.shared import ACCOUNT, LAST, NO_EFFECT, NOTIFICATIONS
+from backupd.parameters import Parameter, Type
+
+DRY_RUN = Parameter("dry_run", Type.BOOLEAN, "say what would be restored, and restore nothing", default=False)
+_HSM = Parameter(
+    "apply_hsm", Type.BOOLEAN, NO_EFFECT + "the AppServer places what it is given", default=False
+)
+_FIRST = ("first",)
+_WINDOW = (
+    Parameter("start_date", Type.DATE, "from this moment on", keywords=_FIRST),
+    Parameter("end_date", Type.DATE, "until this moment", keywords=LAST),
+)
+
+ROWS = (
+    Command(
+        module="backup",
+        name="doItemRestore",
+        positional=(ACCOUNT, Parameter("item_id", Type.TEXT, "id of the item", spellings=("item",))),
+        optional=(
+            Parameter("date", Type.DATE, "as it was at that moment", default="last", keywords=LAST),
+            Parameter("restore_folder", Type.TEXT, "put it into this folder instead of the one it was in"),
+            DRY_RUN,
+        ),
+        meaning="put an item back into the account as it was",
+        kind=CommandKind.OPERATION,
+        replies=("operation",),
+    ),
+    Command(
+        module="backup",
+        name="doUndelete",
+        positional=(ACCOUNT, *_WINDOW),
+        optional=(
+            Parameter(
+                "target_original_folder",
+                Type.BOOLEAN,
+                "put each item into the folder it was in; false: below a folder of its own",
+                default=True,
+            ),
+            _HSM,
+            NOTIFICATIONS,
+            DRY_RUN,
+        ),
+        meaning="bring everything that was deleted in a stretch of time back to where it was",
+        kind=CommandKind.OPERATION,
+        replies=("operation",),
+    ),
+    Command(
+        module="backup",
+        name="doRestoreOnNewAccount",
+        positional=(
+            Parameter("source_account", Type.ACCOUNT, "address or id of the account to read from the backup"),
+            Parameter("destination_account", Type.TEXT, "address of the account to make"),
+        ),
+        trailing=(Parameter("date", Type.DATE, "as it was at that moment", default="last", keywords=LAST),),
+        optional=(
+            Parameter("undelete", Type.BOOLEAN, "also bring back what had been deleted", default=False),
+            Parameter(
+                "undelete_start_date",
+                Type.DATE,
+                "of the deleted items only those that went from this moment on",
+                default="first",
+                keywords=_FIRST,
+                spellings=("undelete_start_time",),
+            ),
+            Parameter(
+                "keep_id",
+                Type.BOOLEAN,
+                "give the new account the id of the old one, which must be deleted",
+                default=False,
+            ),
+            Parameter("restore_chat_buddies", Type.BOOLEAN, NO_EFFECT + "there are no chats here"),
+            Parameter("restore_datasource", Type.BOOLEAN, NO_EFFECT + "they are attributes of the account"),
+            _HSM,
+            NOTIFICATIONS,
+            DRY_RUN,
+        ),
+        meaning="make a new account as another one was, without touching that one",
+        kind=CommandKind.OPERATION,
+        replies=("operation",),
+    ),
+    Command(
+        module="backup",
+        name="doExport",
+        positional=(
+            Parameter("destination_path", Type.PATH, "an empty directory, or one that this export began"),
+        ),
+        optional=(
+            Parameter("accounts", Type.LIST, "only these accounts, by address or id; left out: all"),
+            Parameter("domains", Type.LIST, "only accounts of these domains; left out: of all"),
+            Parameter("cos", Type.LIST, "only accounts of these classes of service; left out: of all"),
+            Parameter("date", Type.DATE, "as everything was at that moment", default="last", keywords=LAST),
+            Parameter(
+                "filter_deleted",
+                Type.BOOLEAN,
+                "leave out what was deleted; false: deleted accounts and items come along",
+                default=True,
+            ),
+            Parameter("threshold", Type.INTEGER, "stop where less than so many MB would stay free"),
+            Parameter("read_error_threshold", Type.INTEGER, "stop when more items than that fail"),
+            Parameter("skip_items", Type.BOOLEAN, "only accounts and settings, no items", default=False),
+            NOTIFICATIONS,
+            DRY_RUN,
+        ),
+        meaning="write accounts as plain files (Maildir, vCard, iCalendar, TOML) that need no backupd",
+        kind=CommandKind.OPERATION,
+        replies=("operation",),
+    ),
+)
+"""The rows."""

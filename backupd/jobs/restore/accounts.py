@@ -1,0 +1,176 @@
+"""Restoring into accounts: a whole account as of a moment on a new one, and what was deleted to where it was.
+
+Neither touches the source. A new account gets the attributes of then, but for what names the old one. Both
+can be run again: what was restored is skipped, a killed run goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from backupd.appservers.base import Account, AppServer
+from backupd.clock import Clock, written
+from backupd.errors import AppServerRefused, UnknownAccount, UsageError
+from backupd.jobs.restore import past
+from backupd.jobs.restore.past import AccountThen
+from backupd.jobs.restore.plan import Plan, deleted_between, merged, plan_account, plan_undelete
+from backupd.jobs.restore.putting import Counted, Putting
+from backupd.operations import Run, Verdict
+from backupd.store.ledger_tables import KeptRestores
+from backupd.store.store import Store
+
+IDENTITY = frozenset({"id", "name", "domain"})
+"""Attributes that name the account itself: a new one has its own."""
+ADDRESSES = frozenset({"aliases", "zimbraMailAlias"})
+"""Attributes that hold further addresses: two living accounts can't share them."""
+AFTER_ALL = datetime(9999, 1, 1, tzinfo=UTC)
+ACCOUNT_MARK = "account:"
+"""Begins the target by which the ledger remembers an account that a restore made."""
+
+
+class NewAccount(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked for: `when` None is now; `undelete` also brings back what went since `undelete_from`."""
+
+    source: str
+    destination: str
+    when: datetime | None = None
+    undelete: bool = False
+    undelete_from: datetime | None = None
+    keep_id: bool = False
+    dry_run: bool = False
+
+
+class Undelete(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked for: what was deleted between `start` and `end` (None: open)."""
+
+    account: str
+    start: datetime | None = None
+    end: datetime | None = None
+    to_original_folder: bool = True
+    dry_run: bool = False
+
+
+class AccountRestore:
+    """Restores from our own store."""
+
+    def __init__(self, store: Store, appserver: AppServer, *, clock: Clock) -> None:
+        self._store = store
+        self._appserver = appserver
+        self._clock = clock
+        self._kept = KeptRestores(store.ledger)
+        self._putting = Putting(store, appserver, blobs=store.blobs, clock=clock)
+
+    async def on_new_account(self, run: Run, wanted: NewAccount) -> Verdict:
+        """Make an account as another one was. Raises `UnknownAccount`, `UnknownItem`, `AppServerRefused`."""
+        when = self._moment(wanted.when)
+        then = await asyncio.to_thread(past.account_at, self._store, wanted.source, when)
+        plan = plan_account(then)
+        if wanted.undelete:
+            gone = deleted_between(then.gone, wanted.undelete_from, when)
+            plan = merged(plan, plan_undelete(gone, tag_moment=self._clock.now()))
+        better = await asyncio.to_thread(self._better_moment, then, when)
+        warning = "" if better is None or wanted.undelete else f"; {_warning(len(then.items), better)}"
+        if wanted.dry_run:
+            return _dry(plan, f"on the new account {wanted.destination}{warning}")
+        target = await self._account(then, wanted)
+        done = Counted()
+        await self._putting.run(run, plan, then.account, target, done)
+        moment = "as it was last" if wanted.when is None else f"of {written(when)}"
+        sentence = f"account {then.name} {moment} as {wanted.destination} ({target}): {done.sentence()}"
+        return Verdict(sentence=sentence + warning, counts=done.counts(), successful=not done.unrestored)
+
+    async def undelete(self, run: Run, wanted: Undelete) -> Verdict:
+        """Bring back what went in a window. Raises `UnknownAccount`, `UsageError`, `AppServerRefused`."""
+        if wanted.start is not None and wanted.end is not None and wanted.start > wanted.end:
+            raise UsageError("the window ends before it starts", hint="give start_date, then end_date")
+        known = await asyncio.to_thread(self._store.index.find_account, wanted.account)
+        if known is None:
+            raise UnknownAccount(
+                f"no account {wanted.account!r} in the backup", hint="getAvailableAccounts lists them"
+            )
+        if known.deleted:
+            raise AppServerRefused(
+                f"account {wanted.account!r} is deleted itself",
+                hint="bring it back: backupctl backup doRestoreOnNewAccount",
+            )
+        self._moment(wanted.end)
+        items = await asyncio.to_thread(lambda: list(self._store.index.items(known.item, deleted=True)))
+        now = self._clock.now()
+        folder = None if wanted.to_original_folder else f"Undeleted {now:%Y-%m-%d %H:%M:%S}"
+        plan = plan_undelete(
+            deleted_between(items, wanted.start, wanted.end), tag_moment=now, dedicated_folder=folder
+        )
+        if wanted.dry_run:
+            return _dry(plan, f"in account {wanted.account}")
+        done = Counted()
+        await self._putting.run(run, plan, known.item, known.item, done)
+        return Verdict(
+            sentence=f"undelete in {wanted.account}: {done.sentence()}",
+            counts=done.counts(),
+            successful=not done.unrestored,
+        )
+
+    def _moment(self, when: datetime | None) -> datetime:
+        """Return the moment that is meant, for None one after all states: a publisher's clock may be fast."""
+        if when is not None and when > self._clock.now():
+            raise UsageError(f"{written(when)} is in the future", hint="give a moment that has been")
+        return AFTER_ALL if when is None else when
+
+    def _better_moment(self, then: AccountThen, when: datetime) -> datetime | None:
+        live_now = self._store.index.items(then.account, deleted=None)
+        return past.better_moment(list(live_now), when)
+
+    async def _account(self, then: AccountThen, wanted: NewAccount) -> str:
+        """Make the destination, or find the one that an earlier run of the same made; return its id."""
+        place = (then.account, 0, ACCOUNT_MARK + wanted.destination)
+        accounts = await self._appserver.accounts()
+        there = next((one for one in accounts if one.name.casefold() == wanted.destination.casefold()), None)
+        made = (await asyncio.to_thread(self._kept.restored, then.account)).get(place)
+        begun = place in await asyncio.to_thread(self._kept.begun, then.account)
+        if there is not None and (there.id == made or begun):
+            await asyncio.to_thread(self._kept.end, then.account, {place: there.id})
+            return there.id
+        if there is not None:
+            raise AppServerRefused(
+                f"the account {wanted.destination!r} is there already",
+                hint="give a destination that does not exist; a living account is never written over",
+            )
+        lives = any(one.id == then.account for one in accounts)
+        if wanted.keep_id and lives:
+            raise UsageError(
+                f"account {then.name} lives and has its id", hint="leave keep_id out, or delete it first"
+            )
+        attributes = attributes_for(then.attributes, source_lives=lives)
+        identifier = then.account if wanted.keep_id else ""
+        await asyncio.to_thread(self._kept.begin, then.account, [place], self._store.journal.last_sequence)
+        new = await self._appserver.create_account(
+            Account(id=identifier, name=wanted.destination, metadata=attributes)
+        )
+        await asyncio.to_thread(self._kept.end, then.account, {place: new})
+        return new
+
+
+def attributes_for(attributes: Mapping[str, Any], *, source_lives: bool) -> dict[str, Any]:
+    """Return what a new account takes over of an old one's attributes."""
+    left_out = IDENTITY | (ADDRESSES if source_lives else frozenset())
+    return {name: value for name, value in attributes.items() if name not in left_out}
+
+
+def _warning(items: int, better: datetime) -> str:
+    return (
+        f"warning: the account was nearly empty at that moment ({items:,} items); "
+        f"it held the most until {written(better)}"
+    )
+
+
+def _dry(plan: Plan, where: str) -> Verdict:
+    folders, items = len(plan.folders), len(plan.items)
+    return Verdict(
+        sentence=f"dry run: {folders:,} folders and {items:,} items would be restored {where}",
+        counts={"folders": folders, "expected": items},
+    )
