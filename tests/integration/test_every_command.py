@@ -36,6 +36,8 @@ LINES = {
     "backup doAccountScan": "{address}",
     "backup doItemRestore": "{address} {item} restore_folder Back",
     "backup doExport": "{export}",
+    "backup doUndelete": "{address} first last dry_run true",
+    "backup doRestoreOnNewAccount": "{address} copy@example.test last",
     "backup doBackupServerCustomizations": "start",
     "backup doBackupCluster": "start",
     "backup getAllOperations": "verbose true",
