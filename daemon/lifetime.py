@@ -27,7 +27,7 @@ from backupd.config import Config
 from backupd.errors import BackupdError
 from backupd.jobs.archive.customizations import Customizations
 from backupd.jobs.record import Recorder
-from backupd.jobs.restore import AccountRestore, ItemRestore
+from backupd.jobs.restore import AccountRestore, ExternalRestore, ItemRestore
 from backupd.jobs.smartscan.scan import SmartScan
 from backupd.schedules import JOBS
 from backupd.store.ledger import SetAttribute
@@ -186,6 +186,7 @@ class Daemon:
             scan=scan,
             restore=ItemRestore(store, appserver),
             accounts=AccountRestore(store, appserver, clock=clock),
+            external=ExternalRestore(store, appserver, clock=clock),
             dump=dump,
             customizations=Customizations(
                 store.layout,

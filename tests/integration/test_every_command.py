@@ -11,8 +11,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from backupd.clock import SystemClock
 from backupd.commands import COMMANDS, Command
 from backupd.control import decode_reply
+from backupd.store.store import Store
 from tests.world import mailtree
 from tests.world.daemons import Daemon
 from tests.world.mailhost import MailHost
@@ -32,6 +34,7 @@ LINES = {
     "backup doSmartScan": "start deep true",
     "backup doAccountScan": "{address}",
     "backup doItemRestore": "{address} {item} restore_folder Back",
+    "backup doExternalRestore": "{other_backup} dry_run true",
     "backup doBackupServerCustomizations": "start",
     "backup doBackupCluster": "start",
     "backup getAllOperations": "verbose true",
@@ -69,6 +72,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Daemon, di
     place = tmp_path_factory.mktemp("commands")
     tree = mailtree.build(place / "vmail", accounts=1, messages=5, contacts=1, size=300)
     extra = f'[customizations]\npaths = ["{tree.root / "cos"}"]\n'
+    other = place / "other"
+    clock = SystemClock()
+    Store.open(other, server_id="another-server", server_name="another", clock=clock).close()
     with Daemon(place / "b", tree.root, extra=extra) as daemon:
         scan = daemon.wait_until_scanned()
         host = MailHost(tree)
@@ -79,6 +85,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Daemon, di
                 "address": address,
                 "item": host.messages(address)[0].name.partition(":2,")[0],
                 "operation": scan["uuid"],
+                "other_backup": str(other),
                 "domain": address.partition("@")[2],
                 "cos": next((tree.root / "cos").glob("*.toml")).stem,
             },

@@ -1,10 +1,14 @@
 """Restore: from a state back into the AppServer. A restore never changes history."""
 
 from backupd.jobs.restore.accounts import AccountRestore, NewAccount, Undelete
+from backupd.jobs.restore.external import ExternalRestore
+from backupd.jobs.restore.importing import ExternalWanted
 from backupd.jobs.restore.item import ItemRestore, RestoredItem, choose_state, find_item
 
 __all__ = [
     "AccountRestore",
+    "ExternalRestore",
+    "ExternalWanted",
     "ItemRestore",
     "NewAccount",
     "RestoredItem",

@@ -13,7 +13,7 @@ from backupd.errors import AppServerUnavailable, ConfigError, UnknownAccount, Un
 from backupd.items import Kind
 from backupd.jobs.archive.configuration import ConfigurationDump
 from backupd.jobs.archive.customizations import Customizations
-from backupd.jobs.restore import AccountRestore, ItemRestore
+from backupd.jobs.restore import AccountRestore, ExternalRestore, ItemRestore
 from backupd.operations import Operation, Run
 from backupd.store import archives
 from backupd.store.archives import ArchiveType
@@ -38,6 +38,7 @@ class WorksWorld(BackupWorld):
             scan=self.scan,
             restore=ItemRestore(self.store, self.server),
             accounts=AccountRestore(self.store, self.server, clock=self.clock),
+            external=ExternalRestore(self.store, self.server, clock=self.clock),
             dump=ConfigurationDump(self.store.layout, self.dumped),
             customizations=Customizations(self.store.layout, self.paths, file_bytes_max=1 << 20),
             archives_customizations=lambda: self.archives_customizations,
