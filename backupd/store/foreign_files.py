@@ -88,9 +88,8 @@ class Tree:
                     if there == form:
                         found.append(entry.name)
                     elif there not in (stat.S_IFDIR, stat.S_IFREG):
-                        on_strange(
-                            f"{relative}/{entry.name}", f"it is {_FORMS.get(there, 'something else')}: passed"
-                        )
+                        what = _FORMS.get(there, "something else")
+                        on_strange(f"{relative}/{entry.name}".lstrip("/"), f"it is {what}: passed")
         except FileNotFoundError:
             return sorted(found)
         except OSError as error:

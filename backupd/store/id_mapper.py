@@ -2,7 +2,7 @@
 
 A line is four fields between tabs: the item's id there, its id here, its kind, and `<server id>/<account id>`
 of where it came from. Bytes that could be mistaken for a field's end are written `%XX`. Lines are appended
-and durable on return; a last line that a crash cut short ends where the next ones begin. Any thread may call;
+and durable on return; a last line that a crash cut short is none, and is cut off. Any thread may call,
 one at a time per account.
 """
 
@@ -50,14 +50,21 @@ class IdMapper:
         """Return where an account's file is."""
         return self._layout.account(account) / ID_MAPPER
 
+    def _content(self, account: str) -> bytes:
+        try:
+            return self.path(account).read_bytes()
+        except FileNotFoundError:
+            return b""
+
+    def _whole_bytes(self, account: str) -> int:
+        """Return where the last whole line ends."""
+        return self._content(account).rfind(b"\n") + 1
+
     def read(self, account: str) -> list[MappedItem]:
         """Return the lines of an account that are whole. Raises `OSError`."""
-        try:
-            content = self.path(account).read_text("utf-8", "replace")
-        except FileNotFoundError:
-            return []
         found = []
-        for line in content.splitlines():
+        content = self._content(account)[: self._whole_bytes(account)]
+        for line in content.decode("utf-8", "replace").splitlines():
             fields = [unquote(field) for field in line.split("\t")]
             if len(fields) == 4 and fields[2] in _KINDS:  # noqa: PLR2004 - as the module's docstring says
                 source, target, kind, origin = fields
@@ -76,9 +83,8 @@ class IdMapper:
         with full_disk_told(path):
             descriptor = os.open(path, _FLAGS, 0o600)
             try:
-                size = os.fstat(descriptor).st_size
-                torn = bool(size) and os.pread(descriptor, 1, size - 1) != b"\n"
-                durable.write_all(descriptor, (("\n" if torn else "") + "".join(lines)).encode())
+                os.ftruncate(descriptor, self._whole_bytes(account))
+                durable.write_all(descriptor, "".join(lines).encode())
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
