@@ -271,14 +271,24 @@ async def test_an_account_that_can_t_be_taken_holds_no_other_up(
     assert any(one.startswith("ann@old.test: item-") and "full" in one for one in reasons)
 
 
-async def test_it_stops_when_asked_and_goes_on(source: Source, target: Target) -> None:
-    """A stop ends it at a safe place; given again, it ends whole."""
-    run = Run(target.clock)
-    run.request_stop()
+async def test_it_stops_when_asked_and_goes_on(
+    source: Source, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop ends it between items, all accounts of it; given again, it ends whole."""
+    monkeypatch.setattr(putting, "CHUNK_ITEMS", 4)
+    run, put = Run(target.clock), target.server.put
+
+    async def stopping(*arguments: Any) -> str:
+        run.request_stop()
+        return await put(*arguments)
+
+    monkeypatch.setattr(target.server, "put", stopping)
     wanted = ExternalWanted(source_path=str(target.source))
     with pytest.raises(OperationStopped):
         await ExternalRestore(target.store, target.server, clock=target.clock).run(run, wanted)
-    await target.restore()
+    monkeypatch.setattr(target.server, "put", put)
+    verdict = await target.restore()
+    assert 0 < verdict.counts["skipped"] <= 8
     assert await target.mailboxes() == await there(source)
 
 
