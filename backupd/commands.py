@@ -23,7 +23,7 @@ SHORTCUTS = {"status": ("backup", "status"), "doctor": ("backup", "doctor")}
 
 _COMING_NAMES = {
     "backup": (
-        "check-ldap-dump, doBackupLDAP, doCheckShares, doCoherencyCheck, doExternalRestore, "
+        "check-ldap-dump, doBackupLDAP, doCheckShares, doCoherencyCheck, "
         "doFixShares, doPurge, doRestoreBlobs, doRawRestore, legalHold, migrateBackupVolume, "
         "setBackupVolume, updateBackupVolume, retrieveMetadataFromArchive"
     ),

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 
 from backupd.control import CommandRequest, OperationReply, OperationsReply, Reply, ServicesReply, StatusReply
-from backupd.errors import BackupdError
+from backupd.errors import BackupdError, UsageError
 from backupd.store.store import Store
 from backupd.views import OperationView
 from daemon import views
@@ -28,6 +28,7 @@ OPERATION_TYPES = (
     "doRestoreOnNewAccount",
     "doUndelete",
     "doExport",
+    "doExternalRestore",
     "doBackupServerCustomizations",
     "doBackupCluster",
 )
@@ -124,6 +125,10 @@ class Answers:
     def _queued(self, type_: str) -> Answering:
         async def answering(given: Given, caller: Caller) -> Reply:
             """Queue an operation, after what can be known to fail has been refused at once."""
+            if given.get("input_file") is not None:
+                raise UsageError(
+                    "input_file is read by the console, as the user who asks", hint="give accounts instead"
+                )
             if type_ == "doItemRestore":
                 account, item = str(given["account"]), given["item_id"]
                 await asyncio.to_thread(views.history_of, self._store, account, item)

@@ -14,6 +14,7 @@ from backupd.control import AccountReply, AccountsReply, DomainsReply, MapReply
 from backupd.errors import BackupdError, UnknownAccount, UnknownItem, UsageError
 from backupd.items import ItemKey, Kind
 from backupd.jobs.restore import choose_state
+from backupd.jobs.restore.past import is_system
 from backupd.states import state_at
 from backupd.store.index_queries import KnownItem
 from backupd.store.store import Store
@@ -21,8 +22,6 @@ from backupd.views import AccountView, DomainView
 from daemon import views
 from daemon.answering import Given
 
-SYSTEM_MARKS = ("system", "zimbraIsSystemResource", "zimbraIsSystemAccount")
-"""Attributes of an account that make it one of the server's own, such as those that collect spam."""
 STATUS_MARKS = ("status", "zimbraAccountStatus")
 MAP_BYTES_MAX = 64 << 20
 _NEWEST = frozenset({"most_recent", "last"})
@@ -155,7 +154,7 @@ def _account_view(known: KnownItem, then: tuple[bool, dict[str, Any]]) -> Accoun
         status="deleted" if deleted else status,
         deleted=deleted,
         exists=not known.deleted,
-        is_system=any(str(metadata.get(mark, "")).casefold() == "true" for mark in SYSTEM_MARKS),
+        is_system=is_system(metadata),
         domain=_domain_of(name),
         cos=str(metadata.get("cos", "")),
         created=known.first,

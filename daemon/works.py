@@ -15,7 +15,17 @@ from backupd.clock import Clock, parse_moment
 from backupd.errors import AppServerUnavailable, BackupdError, SuspiciousListing, UnknownAccount
 from backupd.jobs.archive.configuration import ConfigurationDump
 from backupd.jobs.archive.customizations import Customizations
-from backupd.jobs.restore import AccountRestore, Export, ItemRestore, NewAccount, Undelete, export
+from backupd.jobs.restore import (
+    AccountRestore,
+    Export,
+    ExternalRestore,
+    ExternalWanted,
+    ItemRestore,
+    NewAccount,
+    Undelete,
+    export,
+)
+from backupd.jobs.restore.importing import CONCURRENT_ACCOUNTS
 from backupd.jobs.smartscan.scan import SmartScan
 from backupd.jobs.smartscan.tally import ScanOptions
 from backupd.operations import Operation, Run, Verdict, Work
@@ -23,6 +33,19 @@ from backupd.store.store import Store
 from daemon.healing import HEALING, WHOLE_SERVER, close_gaps
 from daemon.operations_queue import Factory
 
+_EXTERNAL_CHOICES = (
+    "filter_deleted",
+    "skip_system_accounts",
+    "skip_aliases",
+    "skip_distribution_lists",
+    "skip_coses",
+    "skip_account_provisioning",
+    "skip_domain_provisioning",
+    "provisioning_only",
+    "restore_datasource",
+    "dry_run",
+)
+"""Parameters of an external restore that are named as the engine names them."""
 SCHEDULE = "schedule"
 """Who started an operation that a schedule queued."""
 
@@ -40,6 +63,7 @@ class Works:
         restore: ItemRestore,
         accounts: AccountRestore,
         export: Export,
+        external: ExternalRestore,
         dump: ConfigurationDump,
         customizations: Customizations,
         archives_customizations: Callable[[], bool],
@@ -52,6 +76,7 @@ class Works:
         self._restore = restore
         self._accounts = accounts
         self._export = export
+        self._external = external
         self._dump = dump
         self._customizations = customizations
         self._archives_customizations = archives_customizations
@@ -67,6 +92,7 @@ class Works:
             "doRestoreOnNewAccount": self._restore_on_new_account,
             "doUndelete": self._undelete,
             "doExport": self._do_export,
+            "doExternalRestore": self._external_restore,
             "doBackupServerCustomizations": self._archive_customizations,
             "doBackupCluster": self._record_cluster,
         }
@@ -204,6 +230,25 @@ class Works:
             gaps = await asyncio.to_thread(self._store.ledger.gaps)
             doubt = f"changes may have been missed ({len(gaps):,} open gaps); " if gaps else ""
             return _prefixed(doubt, await self._export.run(run, wanted))
+
+        return work
+
+    def _external_restore(self, operation: Operation) -> Work:
+        given = operation.parameters
+        chosen = {name: bool(given[name]) for name in _EXTERNAL_CHOICES if given.get(name) is not None}
+        wanted = ExternalWanted(
+            source_path=given["source_path"],
+            accounts=tuple(given.get("accounts") or ()),
+            domains=tuple(given.get("domains") or ()),
+            when=_moment(given.get("date")),
+            force=bool(given.get("force_as_external_restore")),
+            concurrent_accounts=int(given.get("concurrent_accounts") or CONCURRENT_ACCOUNTS),
+            file_bytes_max=given.get("max_file_size"),
+            **chosen,
+        )
+
+        async def work(run: Run) -> Verdict:
+            return await self._external.run(run, wanted)
 
         return work
 

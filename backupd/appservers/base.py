@@ -169,6 +169,15 @@ class AppServer(Protocol):
         """Create an account and return its id. Raises `AppServerRefused` if the name is taken."""
         ...
 
+    async def put_entry(self, entry: DirectoryEntry) -> str:
+        """Make sure that a domain, COS or mailing list named `metadata["name"]` exists, and return its id.
+
+        A new one gets the attributes, and the id where it is given and free. One that is there gets the
+        attributes that it lacks; what it has is never changed. So does an account (kind `account`), which
+        is found by its id and must exist. Raises `AppServerRefused`.
+        """
+        ...
+
     async def create_folder(self, account: str, area: Area, folder: str) -> str:
         """Make sure that a folder exists and return its item id."""
         ...

@@ -60,7 +60,7 @@ def deliver_message(account: Path, folder: str, metadata: Mapping[str, Any], con
     letters |= set(_keyword_letters(directory, metadata.get("tags", ())))
     unique = _unique_name()
     aside = directory / "tmp" / unique
-    with _told_apart(account):
+    with told_apart(account):
         size = _write(aside, content, mtime_of(metadata.get("received")), account)
         name = f"{unique},S={size}:2,{''.join(sorted(letters))}"
         durable.step("delivery.message_written")
@@ -81,7 +81,7 @@ def deliver_file(
         stem, dot, extension = wanted.rpartition(".")
         stem, suffix = (stem, dot + extension) if stem else (wanted, "")
     aside = directory / f"{ASIDE_PREFIX}{_unique_name()}"
-    with _told_apart(account):
+    with told_apart(account):
         _write(aside, content, mtime_of(metadata.get("modified")), account)
         try:
             for number in itertools.count(1):
@@ -106,7 +106,7 @@ def file_name_for(area: Area, identifier: str) -> str:
 def make_mail_folder(account: Path, folder: str) -> Path:
     """Make sure that a mail folder is there, with those above it left alone; return its directory."""
     maildir = account / DIRECTORY_OF_AREA[Area.MAIL]
-    with _told_apart(account):
+    with told_apart(account):
         if not maildir.is_dir() or not (maildir / "cur").is_dir():
             _make_maildir(maildir, account)
         known = mail_folders(str(maildir)).get(folder)
@@ -118,31 +118,31 @@ def make_mail_folder(account: Path, folder: str) -> Path:
             if folder != "INBOX":
                 marker = directory / "maildirfolder"
                 marker.touch(mode=0o600)
-                _own(marker, account)
+                owned_like(marker, account)
         return directory
 
 
 def _make_maildir(directory: Path, account: Path) -> None:
     for path in (directory, *(directory / part for part in ("cur", "new", "tmp"))):
-        _make_directory(path, account)
+        make_directory(path, account)
     durable.sync_directory(directory)
     durable.sync_directory(directory.parent)
 
 
 def make_tree_folder(account: Path, area: Area, folder: str) -> Path:
     """Make sure that a folder of contacts, calendars or files is there; return its directory."""
-    with _told_apart(account):
+    with told_apart(account):
         directory = account / DIRECTORY_OF_AREA[area]
-        _make_directory(directory, account)
+        make_directory(directory, account)
         for name in checked_path(folder):
             if name.startswith(".") and area is not Area.FILES:
                 raise AppServerRefused(f"a folder can't be named {name!r}", hint="it would be hidden")
             directory /= name
-            _make_directory(directory, account)
+            make_directory(directory, account)
         return directory
 
 
-def _make_directory(path: Path, account: Path) -> None:
+def make_directory(path: Path, account: Path) -> None:
     """Make a directory like the account's own; what is there already stays, but a link is refused."""
     try:
         path.mkdir(mode=0o700)
@@ -152,7 +152,7 @@ def _make_directory(path: Path, account: Path) -> None:
         return
     like = account.stat()
     path.chmod(stat.S_IMODE(like.st_mode) | stat.S_IRWXU)
-    _own(path, account)
+    owned_like(path, account)
     durable.sync_directory(path.parent)
 
 
@@ -161,20 +161,20 @@ def make_account(root: Path, account: Account, identifier: str) -> Path:
     user, at, domain = account.name.rpartition("@")
     if not at:
         raise AppServerRefused(f"{account.name!r} is no address", hint="write user@domain", name=account.name)
-    domain_directory = root / _visible(domain)
-    directory = domain_directory / _visible(user)
-    with _told_apart(root):
+    domain_directory = root / visible_name(domain)
+    directory = domain_directory / visible_name(user)
+    with told_apart(root):
         if directory.exists() or directory.is_symlink():
             raise AppServerRefused(f"the account {account.name!r} is there already", name=account.name)
-        _make_directory(domain_directory, root)
+        make_directory(domain_directory, root)
         aside = domain_directory / f"{ASIDE_PREFIX}{_unique_name()}"
         try:
-            _make_directory(aside, domain_directory)
+            make_directory(aside, domain_directory)
             attributes = {"id": identifier, **account.metadata}
             for derived in ("name", "domain"):
                 attributes.pop(derived, None)
             durable.replace_file(aside / "account.toml", toml_of(attributes).encode("utf-8"))
-            _own(aside / "account.toml", domain_directory)
+            owned_like(aside / "account.toml", domain_directory)
             _make_maildir(aside / DIRECTORY_OF_AREA[Area.MAIL], domain_directory)
             aside.rename(directory)
         except BaseException:
@@ -184,7 +184,8 @@ def make_account(root: Path, account: Account, identifier: str) -> Path:
     return directory
 
 
-def _visible(name: str) -> str:
+def visible_name(name: str) -> str:
+    """Return the file name for a name from outside that must not be hidden. Raises `AppServerRefused`."""
     checked = checked_name(name)
     if checked.startswith("."):
         raise AppServerRefused(f"{name!r} would be hidden", name=name)
@@ -232,7 +233,7 @@ def _write(path: Path, content: BinaryIO, mtime_ns: int | None, account: Path) -
     try:
         with os.fdopen(descriptor, "wb", closefd=False) as file:
             shutil.copyfileobj(content, file, 1 << 20)
-        _own(path, account)
+        owned_like(path, account)
         if mtime_ns is not None:
             os.utime(descriptor, ns=(mtime_ns, mtime_ns))
         os.fsync(descriptor)
@@ -244,7 +245,7 @@ def _write(path: Path, content: BinaryIO, mtime_ns: int | None, account: Path) -
         os.close(descriptor)
 
 
-def _own(path: Path, account: Path) -> None:
+def owned_like(path: Path, account: Path) -> None:
     """Give a file or directory of ours the owner of the account's directory, where we may."""
     if os.geteuid() == 0:
         like = account.stat()
@@ -252,7 +253,7 @@ def _own(path: Path, account: Path) -> None:
 
 
 @contextlib.contextmanager
-def _told_apart(account: Path) -> Iterator[None]:
+def told_apart(account: Path) -> Iterator[None]:
     """Turn an `OSError` into the operating error it is."""
     try:
         yield
@@ -270,7 +271,7 @@ def _keyword_letters(directory: Path, tags: Any) -> str:
     wanted = [tag for tag in tags if isinstance(tag, str) and _KEYWORD.match(tag)]
     known = {name: letter for letter, name in read_keywords(str(directory)).items()}
     if any(tag not in known for tag in wanted):
-        with _told_apart(directory), _uidlist_lock(directory):
+        with told_apart(directory), _uidlist_lock(directory):
             known = {name: letter for letter, name in read_keywords(str(directory)).items()}
             for tag in wanted:
                 free = [
@@ -281,7 +282,7 @@ def _keyword_letters(directory: Path, tags: Any) -> str:
             numbered = sorted((ord(letter) - ord("a"), name) for name, letter in known.items())
             path = directory / "dovecot-keywords"
             durable.replace_file(path, "".join(f"{n} {name}\n" for n, name in numbered).encode("utf-8"))
-            _own(path, directory)
+            owned_like(path, directory)
     return "".join(known[tag] for tag in wanted if tag in known)
 
 

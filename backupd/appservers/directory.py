@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from backupd.appservers import delivery
+from backupd.appservers import delivery, entries
 from backupd.appservers.base import Account, DirectoryEntry, Listing, Reading, Watched
 from backupd.appservers.directory_reader import DirectoryReader, Locator, real_root
 from backupd.appservers.identity import Identity, Row
@@ -108,6 +108,10 @@ class DirectoryServer:
     async def create_account(self, account: Account) -> str:
         """Create an account with the given id, or a new one where it is empty; return the id."""
         return await asyncio.to_thread(self._create_account, account)
+
+    async def put_entry(self, entry: DirectoryEntry) -> str:
+        """Make an entry's TOML file, or add the attributes that it lacks; return the entry's id."""
+        return await asyncio.to_thread(self._put_entry, entry)
 
     async def create_folder(self, account: str, area: Area, folder: str) -> str:
         """Make sure that a folder exists and return its item id."""
@@ -207,6 +211,21 @@ class DirectoryServer:
         delivery.make_account(Path(self._root), account, identifier)
         self._look_for_places()
         return identifier
+
+    def _put_entry(self, entry: DirectoryEntry) -> str:
+        if entry.kind is Kind.ACCOUNT:
+            with self._lock(entry.id):
+                entries.complete(Path(self._root, self._path(entry.id), "account.toml"), entry.metadata)
+            return entry.id
+        known = {(one.kind, one.id) for one in self._registry.entries()}
+        identifier = "" if (entry.kind, entry.id) in known else entry.id
+        entries.put_entry(Path(self._root), entry.kind, identifier, entry.metadata)
+        name = entry.metadata["name"]
+        return next(
+            one.id
+            for one in self._registry.entries()
+            if (one.kind, one.metadata["name"]) == (entry.kind, name)
+        )
 
     def _create_folder(self, account: str, area: Area, folder: str) -> str:
         with self._lock(account):

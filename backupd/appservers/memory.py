@@ -32,7 +32,7 @@ from backupd.appservers.headers import photograph_headers
 from backupd.clock import Clock, written
 from backupd.errors import AppServerRefused, AppServerUnavailable, ItemVanished
 from backupd.events import Change
-from backupd.items import AREA_OF_KIND, Area, ItemKey, Kind, digest_of
+from backupd.items import AREA_OF_KIND, SERVER_KINDS, Area, ItemKey, Kind, digest_of
 from backupd.states import ChangeType, Origin, Photograph
 
 FolderKey = tuple[Area, str]
@@ -170,6 +170,30 @@ class MemoryServer:
         self._accounts[identifier] = MemoryAccount(kept, {}, {}, {})
         self._tell(identifier, Kind.ACCOUNT, identifier, ChangeType.CREATED, metadata)
         await self.create_folder(identifier, Area.MAIL, "INBOX")
+        return identifier
+
+    async def put_entry(self, entry: DirectoryEntry) -> str:
+        """Make an entry, or give it the attributes that it lacks."""
+        await self._reach()
+        name = entry.metadata.get("name")
+        given = {key: value for key, value in entry.metadata.items() if value is not None and key != "id"}
+        if entry.kind is Kind.ACCOUNT:
+            here = self._account(entry.id)
+            metadata = {**given, **here.account.metadata}
+            if metadata != here.account.metadata:
+                here.account = msgspec.structs.replace(here.account, metadata=metadata)
+                self._tell(entry.id, Kind.ACCOUNT, entry.id, ChangeType.MODIFIED, metadata)
+            return entry.id
+        if entry.kind not in SERVER_KINDS or not isinstance(name, str) or not name or "/" in name:
+            raise AppServerRefused(f"{name!r} can't be a {entry.kind.value}", name=str(name))
+        for place, known in enumerate(self.entries):
+            if (known.kind, known.metadata.get("name")) == (entry.kind, name):
+                metadata = {**given, **known.metadata}
+                self.entries[place] = msgspec.structs.replace(known, metadata=metadata)
+                return known.id
+        is_free = entry.id and all((one.kind, one.id) != (entry.kind, entry.id) for one in self.entries)
+        identifier = entry.id if is_free else f"{entry.kind.value}-{next(self._numbers)}"
+        self.entries.append(DirectoryEntry(kind=entry.kind, id=identifier, metadata=given))
         return identifier
 
     async def create_folder(self, account: str, area: Area, folder: str) -> str:

@@ -147,6 +147,10 @@ def _ask(daemon: Daemon, request: Request, command: Command) -> int:
     options = request.options
     parameters = _absolute(command, request.parameters)
     output = str(parameters.pop("output_file", None) or "")
+    if "input_file" in parameters:
+        from backupd.cli.accounts_file import with_accounts  # noqa: PLC0415 - see the module's first words
+
+        parameters = with_accounts(parameters)
     reply, content = daemon.command(command, parameters)
     if isinstance(reply, BlobReply):
         return _write_content(daemon, reply)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backupd.command import Command, CommandKind
-from backupd.command_tables.shared import ACCOUNT, LAST, NO_EFFECT, NOTIFICATIONS
+from backupd.command_tables.shared import ACCOUNT, ARCHIVE, LAST, NO_EFFECT, NOTIFICATIONS
 from backupd.parameters import Parameter, Type
 
 DRY_RUN = Parameter("dry_run", Type.BOOLEAN, "say what would be restored, and restore nothing", default=False)
@@ -14,6 +14,15 @@ _FIRST = ("first",)
 _WINDOW = (
     Parameter("start_date", Type.DATE, "from this moment on", keywords=_FIRST),
     Parameter("end_date", Type.DATE, "until this moment", keywords=LAST),
+)
+
+_EXTERNAL_SKIPS = (
+    ("skip_aliases", "leave out further addresses of accounts"),
+    ("skip_distribution_lists", "make no mailing lists"),
+    ("skip_coses", "make no classes of service"),
+    ("skip_account_provisioning", "make no accounts: items go into those that are there"),
+    ("skip_domain_provisioning", "make no domains, and leave their attributes out"),
+    ("provisioning_only", "make domains, lists and accounts, and bring no items in"),
 )
 
 ROWS = (
@@ -107,6 +116,50 @@ ROWS = (
             DRY_RUN,
         ),
         meaning="write accounts as plain files (Maildir, vCard, iCalendar, TOML) that need no backupd",
+        kind=CommandKind.OPERATION,
+        replies=("operation",),
+    ),
+    Command(
+        module="backup",
+        name="doExternalRestore",
+        positional=(
+            Parameter("source_path", Type.PATH, "another server's Backup Path, or a copy; it is only read"),
+        ),
+        optional=(
+            Parameter("accounts", Type.LIST, "only these accounts, by address or id in that backup"),
+            Parameter(
+                "input_file",
+                Type.PATH,
+                "a file with further accounts, one a line; read by the console, as the user who asks",
+            ),
+            Parameter("domains", Type.LIST, "only these domains and their accounts"),
+            Parameter("date", Type.DATE, "as it was at that moment", default="last", keywords=LAST),
+            Parameter(
+                "filter_deleted", Type.BOOLEAN, "leave out what is deleted in that backup", default=True
+            ),
+            Parameter(
+                "skip_system_accounts",
+                Type.BOOLEAN,
+                "leave out accounts of that server itself",
+                default=True,
+            ),
+            *(Parameter(name, Type.BOOLEAN, meaning, default=False) for name, meaning in _EXTERNAL_SKIPS),
+            NOTIFICATIONS,
+            Parameter("concurrent_accounts", Type.INTEGER, "accounts at a time, 1 to 64", default=5),
+            Parameter("max_file_size", Type.INTEGER, "leave out items of more than so many bytes"),
+            Parameter(
+                "restore_datasource", Type.BOOLEAN, "bring attributes of data sources in", default=True
+            ),
+            Parameter(
+                "force_as_external_restore",
+                Type.BOOLEAN,
+                "also where the backup is of a server with the id of this one",
+                default=False,
+            ),
+            ARCHIVE,
+            DRY_RUN,
+        ),
+        meaning="bring another server's backup into this server, beside what is there",
         kind=CommandKind.OPERATION,
         replies=("operation",),
     ),

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -88,11 +90,29 @@ def claim(layout: Layout, server_id: str, server_name: str, now: datetime) -> Id
             durable.replace_file(layout.map_file(server_id), _encoded(identity))
         elif identity.name != server_name:
             identity = msgspec.structs.replace(identity, name=server_name)
-            durable.replace_file(layout.map_file(server_id), _encoded(identity))
+            _change(layout.map_file(server_id), {"name": server_name})
         for name in DIRECTORIES:
             (layout.root / name).mkdir(mode=0o700, exist_ok=True)
         durable.sync_directory(layout.root)
     return identity
+
+
+def note_import(layout: Layout, server_id: str, imported_from: str, entries: Mapping[str, str]) -> None:
+    """Keep in our map file from where a backup was imported, and which id became which, beside what it says.
+
+    Keys of `entries` hold a colon, which no key of the identity does. Raises `SpaceExhausted`, `OSError`.
+    """
+    assert all(":" in key for key in entries)
+    with full_disk_told(layout.root):
+        _change(layout.map_file(server_id), {"imported_from": imported_from, **entries})
+
+
+def _change(path: Path, changes: Mapping[str, str]) -> None:
+    """Change a map file, and keep all else that it says."""
+    content = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    changed = {**content, **changes}
+    if changed != content:
+        durable.replace_file(path, msgspec.json.format(msgspec.json.encode(changed), indent=2) + b"\n")
 
 
 def _encoded(identity: Identity) -> bytes:

@@ -11,8 +11,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from backupd.clock import SystemClock
 from backupd.commands import COMMANDS, Command
 from backupd.control import decode_reply
+from backupd.store.store import Store
 from tests.world import mailtree
 from tests.world.daemons import Daemon
 from tests.world.mailhost import MailHost
@@ -38,6 +40,7 @@ LINES = {
     "backup doExport": "{export}",
     "backup doUndelete": "{address} first last dry_run true",
     "backup doRestoreOnNewAccount": "{address} copy@example.test last",
+    "backup doExternalRestore": "{other_backup} dry_run true",
     "backup doBackupServerCustomizations": "start",
     "backup doBackupCluster": "start",
     "backup getAllOperations": "verbose true",
@@ -75,6 +78,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Daemon, di
     place = tmp_path_factory.mktemp("commands")
     tree = mailtree.build(place / "vmail", accounts=1, messages=5, contacts=1, size=300)
     extra = f'[customizations]\npaths = ["{tree.root / "cos"}"]\n'
+    other = place / "other"
+    clock = SystemClock()
+    Store.open(other, server_id="another-server", server_name="another", clock=clock).close()
     with Daemon(place / "b", tree.root, extra=extra) as daemon:
         scan = daemon.wait_until_scanned()
         host = MailHost(tree)
@@ -86,6 +92,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Daemon, di
                 "export": str(place / "export"),
                 "item": host.messages(address)[0].name.partition(":2,")[0],
                 "operation": scan["uuid"],
+                "other_backup": str(other),
                 "domain": address.partition("@")[2],
                 "cos": next((tree.root / "cos").glob("*.toml")).stem,
             },

@@ -2,11 +2,15 @@
 
 from backupd.jobs.restore.accounts import AccountRestore, NewAccount, Undelete
 from backupd.jobs.restore.export import Export
+from backupd.jobs.restore.external import ExternalRestore
+from backupd.jobs.restore.importing import ExternalWanted
 from backupd.jobs.restore.item import ItemRestore, RestoredItem, choose_state, find_item
 
 __all__ = [
     "AccountRestore",
     "Export",
+    "ExternalRestore",
+    "ExternalWanted",
     "ItemRestore",
     "NewAccount",
     "RestoredItem",

@@ -6,7 +6,7 @@ are those whose item was there, and those that live items were in.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -22,6 +22,8 @@ EMPTIED_SHARE = 0.1
 """A moment with less than this share of what the account held at its fullest looks like an emptied one."""
 EMPTIED_ITEMS_MIN = 10
 """Accounts that never held so many items are never called emptied."""
+SYSTEM_MARKS = ("system", "zimbraIsSystemResource", "zimbraIsSystemAccount")
+"""Attributes of an account that make it one of the server's own, such as those that collect spam."""
 FULL_SHARE = 0.9
 """A moment with at least this share is as good as the fullest."""
 
@@ -62,6 +64,11 @@ def account_at(store: Store, name_or_id: str, when: datetime) -> AccountThen:
         items=tuple(item for item in live if item.kind in CONTENT_KINDS),
         gone=tuple(item for item in found if item.deleted and item.kind in CONTENT_KINDS),
     )
+
+
+def is_system(attributes: Mapping[str, Any]) -> bool:
+    """Tell whether an account is one of the server's own."""
+    return any(str(attributes.get(mark, "")).casefold() == "true" for mark in SYSTEM_MARKS)
 
 
 def folders_of(live: Iterable[KnownItem]) -> tuple[tuple[Area, str], ...]:

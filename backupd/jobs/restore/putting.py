@@ -14,7 +14,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, Protocol, TypeVar, cast
 
 import msgspec
 import structlog
@@ -35,7 +35,6 @@ from backupd.items import Area, ItemKey
 from backupd.jobs.restore.plan import Plan, Wanted
 from backupd.jobs.restore.proof import digest_of_reading, why_not_equal
 from backupd.operations import Run
-from backupd.store.blobs import Blobs
 from backupd.store.ledger_tables import KeptRestores, RestorePlace
 from backupd.store.store import Store
 
@@ -83,6 +82,14 @@ class Counted(msgspec.Struct, kw_only=True):
         return {name: int(getattr(self, name)) for name in self.__struct_fields__}
 
 
+class BlobSource(Protocol):
+    """Where contents are read from: our own blobs, or those of another Backup Path."""
+
+    def open(self, digest: str, *, bytes_max: int | None = None) -> BinaryIO:
+        """Open a content for reading, verified; see `Blobs.open`."""
+        ...
+
+
 class Putting:
     """Puts what plans want into an AppServer. `blobs` and `origin` are the source's: empty for our own.
 
@@ -94,7 +101,7 @@ class Putting:
         store: Store,
         appserver: AppServer,
         *,
-        blobs: Blobs,
+        blobs: BlobSource,
         clock: Clock,
         origin: str = "",
         kept: KeptRestores | None = None,
@@ -248,7 +255,9 @@ class Putting:
         digest = one.photograph.digest
         if digest is None or "content" in one.lacking:
             raise BlobMissing("its content was never stored")
-        with self._blobs.open(digest) as content:
+        # What others wrote may inflate without an end; what we wrote is taken at its digest.
+        bytes_max = one.photograph.size if self._origin else None
+        with self._blobs.open(digest, bytes_max=bytes_max) as content:
             while piece := content.read(COPY_BYTES):
                 target.write(piece)
         target.seek(0)
@@ -269,12 +278,18 @@ class Putting:
     def _note(self, run: Run, one: Wanted, error: BackupdError) -> None:
         run.note_error(one.source.item, error.message)
         log.warning("item_not_restored", item=str(one.source), reason=error.message)
-        self._refused_in_a_row += 1
+        if isinstance(error, AppServerRefused):
+            # What lies with the source says nothing about the AppServer.
+            self._refused_in_a_row += 1
         if self._refused_in_a_row >= REFUSED_IN_A_ROW_MAX:
             raise AppServerUnavailable(
                 f"{REFUSED_IN_A_ROW_MAX} items in a row could not be restored; the last: {error.message}",
                 hint="mend what is wrong and give the same command again: it goes on where it stopped",
             )
+
+    async def patiently(self, run: Run, act: Callable[[], Awaitable[Result]]) -> Result:
+        """Do something with the AppServer, waiting for it as for items. Raises `AppServerUnavailable`."""
+        return await self._patiently(run, act)
 
     async def _patiently(self, run: Run, act: Callable[[], Awaitable[Result]]) -> Result:
         """Do something with the AppServer; while it is away, wait with back-off for a bounded time."""

@@ -9,7 +9,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from backupd.cli.accounts_file import NotWritten, lists_text, write_lists
+from backupd.cli.accounts_file import (
+    NotRead,
+    NotWritten,
+    lists_text,
+    read_accounts,
+    with_accounts,
+    write_lists,
+)
 from tests.world.service import ACCOUNTS
 
 ALICE_AND_BOB = ACCOUNTS[:2]
@@ -67,3 +74,23 @@ def test_what_can_not_be_a_file_is_refused(tmp_path: Path):
         assert refused.value.exit_status == 74
     assert (tmp_path / "pipe").is_fifo()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "pipe"]
+
+
+def test_accounts_are_read_one_a_line(tmp_path: Path):
+    """Comments, empty lines and a byte order mark are passed; they come after those given on the line."""
+    path = tmp_path / "accounts"
+    path.write_bytes(b"\xef\xbb\xbf# two\r\n a@b \r\n\r\nid-2\r\n")
+    assert read_accounts(str(path)) == ["a@b", "id-2"]
+    given = {"source_path": "/x", "accounts": ["c@d"], "input_file": str(path)}
+    assert with_accounts(given) == {"source_path": "/x", "accounts": ["c@d", "a@b", "id-2"]}
+    assert with_accounts({"accounts": None, "input_file": None}) == {"accounts": None}
+
+
+@pytest.mark.parametrize("content", [b"", b"# nobody\n", b"\xff\xfe", None])
+def test_a_file_without_accounts_is_refused(tmp_path: Path, content: bytes | None):
+    """Nobody named must not mean everybody."""
+    path = tmp_path / "accounts"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(NotRead):
+        with_accounts({"accounts": None, "input_file": str(path)})

@@ -15,7 +15,7 @@ from backupd.commands import COMMANDS
 
 def rendered() -> str:
     done = subprocess.run(
-        ["groff", "-man", "-ww", "-Tascii", "-P-cbou", "-rLL=400n"],
+        ["groff", "-man", "-ww", "-Tascii", "-P-cbou", "-rLL=800n"],
         input=manual().encode(),
         capture_output=True,
         check=True,

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from backupd.items import Kind
 from backupd.store import archives
 from backupd.store.archives import ArchiveType
+from backupd.store.id_mapper import IdMapper, MappedItem
 from backupd.store.index_queries import SCHEMA
 from backupd.store.ledger_schema import SCHEMA as LEDGER_SCHEMA
 from backupd.store.statistics import AccountStatistics, BackupStatistics
@@ -37,6 +39,8 @@ def backup(tmp_path_factory) -> Path:
         store.statistics.write_account("alice", AccountStatistics(cursor="c", last_scan=START))
         store.statistics.write_backup(BackupStatistics(first_run=START))
         store.checkpoint(0)
+        came = MappedItem(source="1", target="2057", kind=Kind.MESSAGE, origin="server/account")
+        IdMapper(store.layout).append("alice", [came])
         entries = [("backupd/attributes.json", b"[]")]
         archives.write(
             store.layout,
