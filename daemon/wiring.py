@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -16,7 +15,6 @@ from backupd import config as configuration
 from backupd.appservers.asides import clear_asides
 from backupd.appservers.base import AppServer
 from backupd.appservers.directory import DirectoryServer
-from backupd.appservers.entry_files import store_entry
 from backupd.attribute_table import Level
 from backupd.attributes import Scopes, Settings
 from backupd.clock import Clock
@@ -52,7 +50,7 @@ def export_target_maker(clock: Clock) -> MakeTarget:
     def make_target(root: Path, kept: Path) -> Target:
         clear_asides(root)
         server = DirectoryServer(root, identity_path=kept / "identities.sqlite", clock=clock)
-        return Target(appserver=server, store_entry=partial(store_entry, root), close=server.close)
+        return Target(appserver=server, close=server.close)
 
     return make_target
 

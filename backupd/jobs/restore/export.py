@@ -50,10 +50,9 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """Where an export goes: an AppServer over files, what stores a domain, COS or list, and its end."""
+    """Where an export goes: an AppServer over files, and its end."""
 
     appserver: AppServer
-    store_entry: Callable[[DirectoryEntry], None]
     close: Callable[[], None]
 
 
@@ -244,7 +243,7 @@ class _Carrying:
         for entry in wanted:
             run.check()
             try:
-                await asyncio.to_thread(self._target.store_entry, entry)
+                await self._target.appserver.put_entry(entry)
             except BackupdError as error:
                 run.note_error(f"{entry.kind.value} {entry.id}", error.message)
         there = {(one.kind, one.id): one for one in await self._target.appserver.directory()}
