@@ -124,6 +124,7 @@ class Standing:
             last_operations=_last_of_each_type(operations),
             damaged=self._store.damaged,
             space=stored.space,
+            backup_path_trouble=stored.backup_path_trouble,
             services_stopped=self._services.stopped,
             schedules=schedules,
             unsent=self._unsent(),
@@ -203,6 +204,7 @@ class Standing:
             accounts=info.accounts,
             counts=info.counts,
             space=msgspec.structs.replace(info.space, threshold_bytes=store.space_threshold_bytes),
+            backup_path_trouble=_backup_path_trouble(store),
         )
 
     def _smartscan_enabled(self) -> bool:
@@ -255,6 +257,18 @@ class _Stored(msgspec.Struct, frozen=True, kw_only=True):
     accounts: int
     counts: tuple[CountView, ...]
     space: SpaceView
+    backup_path_trouble: str
+
+
+def _backup_path_trouble(store: Store) -> str:
+    """Say that the backup is not at its place any more; its map file is what shows that it is."""
+    try:
+        store.layout.map_file(store.identity.server).stat()
+    except FileNotFoundError:
+        return f"the backup is gone from {store.layout.root}"
+    except OSError as error:
+        return f"the Backup Path {store.layout.root} can't be read: {error.strerror}"
+    return ""
 
 
 def _last_of_each_type(operations: list[OperationView]) -> list[OperationView]:
