@@ -210,21 +210,11 @@ def backup_info(store: Store) -> BackupInfoReply:
         accounts=counts.items.get(Kind.ACCOUNT, 0),
         accounts_deleted=counts.deleted.get(Kind.ACCOUNT, 0),
         counts=counts_view(counts),
-        space=_space_view(store, counts),
-    )
-
-
-def _space_view(store: Store, counts: Counts) -> SpaceView:
-    """Return what is free and taken; without the Backup Path, all that can be known are the counts."""
-    try:
-        free, total = store.free_bytes(), durable.total_bytes(store.layout.root)
-        journal = store.journal.size_bytes()
-    except OSError:
-        free = total = journal = 0
-    return SpaceView(
-        free_bytes=free,
-        total_bytes=total,
-        blobs=counts.blobs,
-        blob_bytes=counts.blob_bytes,
-        journal_bytes=journal,
+        space=SpaceView(
+            free_bytes=store.free_bytes(),
+            total_bytes=durable.total_bytes(store.layout.root),
+            blobs=counts.blobs,
+            blob_bytes=counts.blob_bytes,
+            journal_bytes=store.journal.size_bytes(),
+        ),
     )
