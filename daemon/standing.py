@@ -93,6 +93,7 @@ class Standing:
         self._clock = clock
         self._unsent = unsent
         self._started = clock.now()
+        self._stored = _Stored()
 
     async def status(self) -> StatusReply:
         """Return the state of everything."""
@@ -184,6 +185,14 @@ class Standing:
         )
 
     def _read_store(self) -> _Stored:
+        """Return what the store says; without the Backup Path what it said last, and nothing of its space."""
+        trouble = _backup_path_trouble(self._store)
+        if trouble:
+            return msgspec.structs.replace(self._stored, backup_path_trouble=trouble, space=SpaceView())
+        self._stored = self._read_whole_store()
+        return self._stored
+
+    def _read_whole_store(self) -> _Stored:
         store = self._store
         info = views.backup_info(store)
         open_gaps, waiting = store.ledger.gaps(), store.ledger.waiting_count()
@@ -204,7 +213,6 @@ class Standing:
             accounts=info.accounts,
             counts=info.counts,
             space=msgspec.structs.replace(info.space, threshold_bytes=store.space_threshold_bytes),
-            backup_path_trouble=_backup_path_trouble(store),
         )
 
     def _smartscan_enabled(self) -> bool:
@@ -246,18 +254,18 @@ class Standing:
 
 
 class _Stored(msgspec.Struct, frozen=True, kw_only=True):
-    gaps: list[GapView]
-    waiting: int
-    waiting_since: datetime | None
-    states: int
-    accounts_deleted: int
-    doubts: list[Doubt]
-    last_scan: datetime | None
-    last_scan_began: datetime | None
-    accounts: int
-    counts: tuple[CountView, ...]
-    space: SpaceView
-    backup_path_trouble: str
+    gaps: list[GapView] = []
+    waiting: int = 0
+    waiting_since: datetime | None = None
+    states: int = 0
+    accounts_deleted: int = 0
+    doubts: list[Doubt] = []
+    last_scan: datetime | None = None
+    last_scan_began: datetime | None = None
+    accounts: int = 0
+    counts: tuple[CountView, ...] = ()
+    space: SpaceView = SpaceView()
+    backup_path_trouble: str = ""
 
 
 def _backup_path_trouble(store: Store) -> str:
