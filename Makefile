@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# .venv uses the project as it stands here; elsewhere it is a copy, which must follow what changed.
+COPIED := $(if $(filter-out .venv,$(VENV)),$(shell find backupd daemon docs -type f -not -name '*.pyc'))
 MAIL ?=
 CRASHES ?= 1000
 
@@ -14,9 +16,9 @@ CRASHES ?= 1000
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-install: $(STAMP) ## make .venv with backupd and backupctl in it
+install: $(STAMP) ## make .venv with backupd and backupctl in it; a service: make install VENV=/opt/backupd PYTHON=/usr/bin/python3
 
-$(STAMP): pyproject.toml requirements.lock
+$(STAMP): pyproject.toml requirements.lock $(COPIED)
 	@bash tests/world/make-venv.sh "$(PYTHON)" "$(VENV)"
 	@touch $@
 

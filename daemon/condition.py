@@ -33,6 +33,7 @@ NO_BACKUP = "no_backup"
 INTAKE_PAUSED = "intake_paused"
 RECORDING_PAUSED = "recording_paused"
 SPACE_LOW = "space_low"
+BACKUP_PATH_GONE = "backup_path_gone"
 DAMAGED = "damaged"
 GAP = "gap"
 OPERATION_FAILED = "operation_failed"
@@ -61,6 +62,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     last_operations: Sequence[OperationView]
     damaged: Sequence[str]
     space: SpaceView
+    backup_path_trouble: str = ""
     services_stopped: Sequence[str] = ()
     schedules: Sequence[ScheduleView] = ()
     unsent: str = ""
@@ -70,12 +72,30 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 def problems(facts: Facts) -> list[Problem]:
     """Return what is not well, the worst first."""
     found = [
+        *_backup_path_problems(facts),
         *_scanner_problems(facts),
         *_schedule_problems(facts),
         *_intake_problems(facts),
         *_store_problems(facts),
     ]
     return sorted(found, key=lambda problem: problem.severity is not Severity.DANGER)
+
+
+def _backup_path_problems(facts: Facts) -> list[Problem]:
+    if not facts.backup_path_trouble:
+        return []
+    return [
+        _danger(
+            BACKUP_PATH_GONE,
+            f"NO BACKUP IS BEING MADE: {facts.backup_path_trouble}",
+            "is its file system still mounted? Mount it, then: systemctl restart backupd",
+        )
+    ]
+
+
+def _start_command(stopped: Sequence[str]) -> str:
+    """Return the command that starts what is stopped: the one service, or all of them."""
+    return f"backupctl backup doStartService {stopped[0] if len(stopped) == 1 else 'module'}"
 
 
 def _scanner_problems(facts: Facts) -> list[Problem]:
@@ -99,7 +119,7 @@ def _scanner_problems(facts: Facts) -> list[Problem]:
             _attention(
                 SERVICES_STOPPED,
                 f"stopped services: {', '.join(facts.services_stopped)}",
-                "backupctl backup doStartService module",
+                _start_command(facts.services_stopped),
             )
         )
     if facts.realtime_enabled and not facts.realtime_active:
@@ -121,7 +141,7 @@ def _scanner_problems(facts: Facts) -> list[Problem]:
                 )
             )
     if facts.last_scan is None:
-        if not facts.scanning:
+        if not facts.scanning and not facts.backup_path_trouble:
             found.append(
                 _danger(
                     "never_scanned",
@@ -212,7 +232,11 @@ def _intake_problems(facts: Facts) -> list[Problem]:
 
 def _store_problems(facts: Facts) -> list[Problem]:
     found = []
-    if facts.space.threshold_bytes and facts.space.free_bytes < facts.space.threshold_bytes:
+    if (
+        facts.space.threshold_bytes
+        and not facts.backup_path_trouble
+        and facts.space.free_bytes < facts.space.threshold_bytes
+    ):
         found.append(
             _danger(
                 SPACE_LOW,

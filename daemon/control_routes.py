@@ -11,6 +11,7 @@ view instead of piling up.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Protocol
@@ -113,6 +114,11 @@ async def _errors_as_replies(
     except web.HTTPException as error:
         status = error.status
         reply = _reply_to_http(request, error)
+    except OSError as error:
+        log.exception("control_request_failed", method=request.method, path=request.path)
+        status = 500
+        hint = "is the Backup Path mounted, and its disk well? Then see: backupctl status"
+        reply = ErrorReply(message=f"a file failed: {error}", hint=hint, exit_status=os.EX_IOERR)
     except Exception:
         log.exception("control_request_failed", method=request.method, path=request.path)
         status = 500

@@ -50,6 +50,7 @@ LEVEL_OF_PROBLEM = {
     condition.INTAKE_PAUSED: Level.CRITICAL,
     condition.RECORDING_PAUSED: Level.CRITICAL,
     condition.SPACE_LOW: Level.CRITICAL,
+    condition.BACKUP_PATH_GONE: Level.CRITICAL,
     condition.DAMAGED: Level.ERROR,
 }
 """Problems with a level of their own; of others a danger is an error and what wants attention a warning."""

@@ -93,6 +93,7 @@ class Standing:
         self._clock = clock
         self._unsent = unsent
         self._started = clock.now()
+        self._stored = _Stored()
 
     async def status(self) -> StatusReply:
         """Return the state of everything."""
@@ -124,6 +125,7 @@ class Standing:
             last_operations=_last_of_each_type(operations),
             damaged=self._store.damaged,
             space=stored.space,
+            backup_path_trouble=stored.backup_path_trouble,
             services_stopped=self._services.stopped,
             schedules=schedules,
             unsent=self._unsent(),
@@ -183,6 +185,14 @@ class Standing:
         )
 
     def _read_store(self) -> _Stored:
+        """Return what the store says; without the Backup Path what it said last, and nothing of its space."""
+        trouble = _backup_path_trouble(self._store)
+        if trouble:
+            return msgspec.structs.replace(self._stored, backup_path_trouble=trouble, space=SpaceView())
+        self._stored = self._read_whole_store()
+        return self._stored
+
+    def _read_whole_store(self) -> _Stored:
         store = self._store
         info = views.backup_info(store)
         open_gaps, waiting = store.ledger.gaps(), store.ledger.waiting_count()
@@ -244,17 +254,29 @@ class Standing:
 
 
 class _Stored(msgspec.Struct, frozen=True, kw_only=True):
-    gaps: list[GapView]
-    waiting: int
-    waiting_since: datetime | None
-    states: int
-    accounts_deleted: int
-    doubts: list[Doubt]
-    last_scan: datetime | None
-    last_scan_began: datetime | None
-    accounts: int
-    counts: tuple[CountView, ...]
-    space: SpaceView
+    gaps: list[GapView] = []
+    waiting: int = 0
+    waiting_since: datetime | None = None
+    states: int = 0
+    accounts_deleted: int = 0
+    doubts: list[Doubt] = []
+    last_scan: datetime | None = None
+    last_scan_began: datetime | None = None
+    accounts: int = 0
+    counts: tuple[CountView, ...] = ()
+    space: SpaceView = SpaceView()
+    backup_path_trouble: str = ""
+
+
+def _backup_path_trouble(store: Store) -> str:
+    """Say that the backup is not at its place any more; its map file is what shows that it is."""
+    try:
+        store.layout.map_file(store.identity.server).stat()
+    except FileNotFoundError:
+        return f"the backup is gone from {store.layout.root}"
+    except OSError as error:
+        return f"the Backup Path {store.layout.root} can't be read: {error.strerror}"
+    return ""
 
 
 def _last_of_each_type(operations: list[OperationView]) -> list[OperationView]:

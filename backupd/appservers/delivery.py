@@ -150,8 +150,12 @@ def make_directory(path: Path, account: Path) -> None:
         if path.is_symlink() or not path.is_dir():
             raise AppServerRefused(f"{path.name!r} is there and is no directory", path=str(path)) from None
         return
-    like = account.stat()
-    path.chmod(stat.S_IMODE(like.st_mode) | stat.S_IRWXU)
+    mode = stat.S_IMODE(account.stat().st_mode) | stat.S_IRWXU
+    try:
+        path.chmod(mode)
+    except PermissionError:
+        # A sandbox such as systemd's RestrictSUIDSGID refuses the set-group-id bit.
+        path.chmod(mode & ~(stat.S_ISUID | stat.S_ISGID))
     owned_like(path, account)
     durable.sync_directory(path.parent)
 
@@ -246,10 +250,22 @@ def _write(path: Path, content: BinaryIO, mtime_ns: int | None, account: Path) -
 
 
 def owned_like(path: Path, account: Path) -> None:
-    """Give a file or directory of ours the owner of the account's directory, where we may."""
-    if os.geteuid() == 0:
-        like = account.stat()
-        os.chown(path, like.st_uid, like.st_gid, follow_symlinks=False)
+    """Give a file or directory of ours the owner of the account's directory, or at least its group.
+
+    A file gets the group's rights on that directory too: the mail server, another user than ours mostly,
+    could not open it otherwise. Where the group is none of ours, the file stays with our own.
+    """
+    like = account.stat()
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.fchmod(descriptor, 0o600 | like.st_mode & 0o060)
+        for owner in (like.st_uid, -1):
+            with contextlib.suppress(PermissionError):
+                os.fchown(descriptor, owner, like.st_gid)
+                break
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -112,7 +112,7 @@ def judge_service(facts: ServiceFacts) -> CheckView:
 def judge_user(user: str, service_user: str) -> CheckView:
     """Say as whom the checks are made."""
     if user == service_user:
-        return verdict.ok("checked as", f"{user}, as whom the daemon runs")
+        return verdict.ok("checked as", user)
     text = f"{user}; the service runs as {service_user}, who may be allowed less"
     return verdict.ok("checked as", f"{text}: sudo -u {service_user} backupctl doctor tells")
 

@@ -223,7 +223,7 @@ def _state_fields(state: StateView) -> Sequence[tuple[str, str]]:
 
 def _show_found(reply: SearchReply, page: Page) -> None:
     if not reply.items:
-        page.line("no item found; search_filter all searches deleted and other items")
+        page.line("no item found; search_filter all: not only deleted ones, type all: not only messages")
         return
     page.table(
         ("id", "kind", "folder", "date", "deleted", "subject"),

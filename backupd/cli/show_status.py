@@ -76,9 +76,10 @@ def _machine(status: StatusReply) -> Sequence[tuple[str, str]]:
 def _next_runs(status: StatusReply) -> Sequence[tuple[str, str]]:
     """Return a line for each job that will run, one for those turned off, one for what is still to come."""
     able = [one for one in status.schedules if not one.note]
-    coming = [one for one in able if one.enabled and one.next is not None]
-    lines = [f"{local(one.next)}  {visible(one.job)}" for one in coming]
-    resting = [visible(one.job) for one in able if one not in coming]
+    coming = sorted((one.next, one.job) for one in able if one.enabled and one.next is not None)
+    lines = [f"{local(moment)}  {visible(job)}" for moment, job in coming]
+    jobs = {job for _, job in coming}
+    resting = [visible(one.job) for one in able if one.job not in jobs]
     if resting:
         lines.append(f"never: {', '.join(resting)}")
     later = [visible(one.job) for one in status.schedules if one.note]

@@ -352,6 +352,9 @@ class Ledger:
             return self._connection.execute(statement, parameters).rowcount
 
 
+_PUT_BACK = "put back the copy in the newest servers/configuration_*.tar.gz: docs/operations.md says how"
+
+
 def _open(path: Path, *, writable: bool) -> sqlite3.Connection:
     try:
         with database.disk_errors_told(path):
@@ -363,10 +366,10 @@ def _open(path: Path, *, writable: bool) -> sqlite3.Connection:
             if application == APPLICATION and version in UPGRADES and writable:
                 database.create(connection, UPGRADES[version], APPLICATION, VERSION)
     except sqlite3.DatabaseError as error:
-        raise _refused(path, f"can't be read: {error}", "put back the copy of the daily dump") from error
+        raise _refused(path, f"can't be read: {error}", _PUT_BACK) from error
     if application != APPLICATION:
         connection.close()
-        raise _refused(path, "is no ledger of backupd", "put back the copy of the daily dump")
+        raise _refused(path, "is no ledger of backupd", _PUT_BACK)
     if version > VERSION:
         connection.close()
         raise _refused(path, f"has version {version}", "use the newer backupd that wrote it")

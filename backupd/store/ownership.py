@@ -180,6 +180,15 @@ def _probe(root: Path) -> None:
         )
 
 
+def make_directory(root: Path) -> None:
+    """Make the directory of a Backup Path. Raises `BackupPathRefused` where this user may not, `OSError`."""
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except PermissionError as error:
+        hint = "mount its file system; if it is new, make it and give it to the service's user"
+        raise _refused(root, f"it can't be made: {error.strerror}", hint) from error
+
+
 def _refused(root: Path, reason: str, hint: str) -> BackupPathRefused:
     return BackupPathRefused(
         f"Backup Path {root} is refused: {reason}", hint=hint, path=str(root), reason=reason

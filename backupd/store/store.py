@@ -81,7 +81,7 @@ class Store:
         identity = ownership.check(layout, server_id, writable=writable)
         if writable:
             with full_disk_told(path):
-                layout.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+                ownership.make_directory(layout.root)
                 lock = PathLock(layout.lock, clock.now())
         elif identity is None:
             raise BackupPathRefused(

@@ -17,6 +17,11 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
 fi
 [ -x "$venv/bin/python" ] || "$python" -m venv --clear "$venv"
 "$venv/bin/python" -m pip install -q --require-hashes -r requirements.lock
+# A service runs as its own user, who can't reach a Python that lies in somebody's home.
+real=$(readlink -f "$venv/bin/python")
+if [ "$venv" != .venv ] && [ "$(id -u)" = 0 ] && ! setpriv --reuid 65534 --regid 65534 --clear-groups "$real" -c '' 2>/dev/null; then
+    echo "warning: other users can't run $real, so no service can: make install PYTHON=/usr/bin/python3 VENV=$venv (after rm -r $venv)" >&2
+fi
 # Here the project is used as it stands in this folder; elsewhere (a service) it is copied, and needs this folder no more.
 editable=(-e .)
 [ "$venv" = .venv ] || editable=(--force-reinstall .)

@@ -6,6 +6,7 @@ would). Ctrl-C ends it; run it again and it goes on.
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -43,7 +44,10 @@ level = "info"
     print(f"  export BACKUPD_SOCKET={place}/control.sock")
     print("  .venv/bin/backupctl status")
     print("Ctrl-C ends it; `rm -r .demo` removes the backup.\n", flush=True)
-    return subprocess.run([sys.executable, "-m", "daemon", "--config", str(config)], check=False).returncode
+    # The terminal sends Ctrl-C to the daemon as well: it ends cleanly, and this only waits for it.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    with subprocess.Popen([sys.executable, "-m", "daemon", "--config", str(config)]) as daemon:
+        return daemon.wait()
 
 
 if __name__ == "__main__":

@@ -244,6 +244,8 @@ class World:
             raise UnknownAccount(f"no account {given['account']} is in the backup")
         if request.command == "doStopAllOperations":
             raise RuntimeError("a bug, for the test of what bugs do")
+        if request.command == "getMap":
+            raise FileNotFoundError(2, "No such file or directory", "/gone")
         if request.module == "config":
             return self._configured(request)
         if request.command == "getItem":

@@ -107,7 +107,7 @@ def _judge_reading(facts: MailFacts, user: str) -> CheckView:
         text = f"{user} can't read {verdict.some(facts.unreadable, facts.unreadable_total)} ({seen})"
         cure = (
             f"these are not backed up. Let {user} read them: usermod -aG MAILGROUP {user}, "
-            "chmod -R g+rX, and dovecot's mail_access_groups or umask for new ones; then restart the daemon"
+            "chmod -R g+rX (docs/operations.md: Rights on the mail); then restart the daemon"
         )
         return verdict.critical(NAME, text, cure)
     return verdict.ok(NAME, f"{facts.root} is readable: {seen}")
@@ -209,7 +209,7 @@ class _Sample:
             self.messages += 1
 
     def _look_writable(self, directory: str) -> None:
-        if not os.access(directory, os.W_OK | os.X_OK):
+        if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
             self.read_only.append(shown(directory))
 
     def _list(self, directory: str, *, hidden: bool = False) -> list[str]:

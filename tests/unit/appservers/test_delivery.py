@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import os
 import stat
+import tempfile
 import threading
 import time
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -55,6 +57,41 @@ def test_what_root_delivers_belongs_to_the_account(tree):
     deliver_file(tree.account(ALICE), Area.FILES, "a/b", "c.txt", {}, io.BytesIO(b"x"))
     made = [done.directory, *done.directory.rglob("*"), *(tree.account(ALICE) / "files").rglob("*")]
     assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {(12345, 23456)}
+
+
+def test_the_mail_servers_group_can_open_what_was_delivered(tree):
+    """A file has the group's rights on the account's directory: Dovecot, another user, must open it."""
+    tree.account(ALICE).chmod(0o770)
+    done = deliver_message(tree.account(ALICE), "INBOX", {"tags": ["work"]}, io.BytesIO(b"x"))
+    assert stat.S_IMODE(done.facts.st_mode) == 0o660
+    tree.account(ALICE).chmod(0o700)
+    kept = deliver_message(tree.account(ALICE), "INBOX", {}, io.BytesIO(b"x"))
+    assert stat.S_IMODE(kept.facts.st_mode) == 0o600
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+def test_a_service_of_the_mails_group_gives_it_what_it_delivers(tree):
+    """Who may not give files away gives them to the group of the account's directory, a member of it."""
+    for path in (tree.account(ALICE), *tree.account(ALICE).rglob("*")):
+        os.chown(path, 12345, 23456)
+        path.chmod(path.stat().st_mode | 0o070)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            for above in tree.account(ALICE).parents:
+                if above not in Path(tempfile.gettempdir(), "x").parents:
+                    above.chmod(above.stat().st_mode | 0o011)
+            os.setgroups([23456])
+            os.setgid(45678)
+            os.setuid(34567)
+            deliver_message(tree.account(ALICE), "INBOX", {}, io.BytesIO(b"mine"))
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    (made,) = [path for path in tree.maildir(ALICE).glob("cur/*") if path.stat().st_uid == 34567]
+    assert (made.stat().st_gid, stat.S_IMODE(made.stat().st_mode)) == (23456, 0o660)
 
 
 def test_nothing_existing_is_overwritten(tree):

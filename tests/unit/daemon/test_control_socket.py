@@ -245,6 +245,7 @@ async def test_operations_that_ended_are_listed_only_when_verbose(asking: Asking
         ("POST", "/v1/commands/backup/getItem", b'{"parameters":{"x":1}}', 400, 64, "no parameter 'x'"),
         ("POST", "/v1/commands/backup/getItem", b" " * (REQUEST_BYTES_MAX + 1), 413, 64, "at most"),
         ("POST", "/v1/commands/backup/doStopAllOperations", b"", 500, 70, "met a bug"),
+        ("POST", "/v1/commands/backup/getMap", b"", 500, 74, "/gone"),
     ],
 )
 async def test_what_is_wrong_is_answered_as_an_error(

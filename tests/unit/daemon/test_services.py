@@ -56,7 +56,8 @@ async def test_a_stopped_queue_begins_nothing(world: AnsweringWorld) -> None:
     world.queue.hold(held=True)
     assert [one.status.value for one in world.queue.operations()] == ["queued"]
     status = await world.standing.status()
-    assert "stopped services: operations" in [one.message for one in status.problems]
+    (problem,) = [one for one in status.problems if one.message == "stopped services: operations"]
+    assert problem.hint == "backupctl backup doStartService operations"
 
 
 async def test_the_realtime_scanner_returns_as_a_gap(world: AnsweringWorld) -> None:

@@ -58,6 +58,19 @@ async def test_all_well_means_up_to_now(world: AnsweringWorld) -> None:
     assert status.accounts == 1
 
 
+async def test_a_backup_path_that_is_gone_is_told(world: AnsweringWorld) -> None:
+    """An unmounted Backup Path is the first thing that the status says, not a bug of the daemon."""
+    await world.scan_all()
+    root = world.store.layout.root
+    root.rename(root.with_name("away"))
+    status = await world.standing.status()
+    root.with_name("away").rename(root)
+    assert f"the backup is gone from {root}" in status.problems[0].message
+    assert "mounted" in status.problems[0].hint
+    assert [one for one in status.problems if "threshold" in one.message] == []
+    assert (await world.standing.status()).problems == ()
+
+
 async def test_a_gap_takes_the_promise_back_to_the_scan_before_it(world: AnsweringWorld) -> None:
     """What a gap missed happened before it was found, so the last sure moment is the scan's beginning."""
     await world.clock.advance(50)

@@ -41,6 +41,13 @@ def test_a_new_path(path):
         assert not again.index_was_built
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may make a directory anywhere")
+def test_a_path_that_may_not_be_made(path):
+    """A folder above that this user may not write is told as the Backup Path's, with a cure."""
+    path.parent.mkdir(mode=0o500)
+    refused(path, "can't be made: Permission denied")
+
+
 def refused(path, pattern: str, *, server: str = "one", writable: bool = True) -> None:
     with pytest.raises(BackupPathRefused, match=pattern) as told:
         opened(path, server, writable=writable)
