@@ -49,6 +49,8 @@ SERVICE_SOCKET = Path("/run/backupd/control.sock")
 PASSWORD_CREDENTIAL = "broker_password"  # noqa: S105 - the credential's name, not its content
 PASSWORD_VARIABLE = "BACKUPD_BROKER_PASSWORD"  # noqa: S105 - the variable's name, not its content
 FILE_BYTES_MAX = 1 << 20
+KNOWN_BACKUPS = "known_backups"
+"""The file in the state directory that names each Backup Path which held a backup of ours."""
 _SYSTEM_UID_MAX = 999
 
 
@@ -171,6 +173,23 @@ def choose_backup_path(server: Server, chosen: Path | None) -> None:
         raise ConfigError(f"not an absolute path: {str(chosen)!r}")
     else:
         _keep(path, str(chosen))
+
+
+def note_backup(server: Server, path: Path, *, there: bool) -> None:
+    """Keep whether a Backup Path holds a backup of ours: an empty directory there is a lost mount; blocks."""
+    kept = known_backups(server)
+    if (str(path) in kept) != there:
+        others = [one for one in kept if one != str(path)]
+        _keep(server.state_directory / KNOWN_BACKUPS, "\n".join([*others, str(path)] if there else others))
+
+
+def known_backups(server: Server) -> list[str]:
+    """Return the Backup Paths that held a backup of ours; blocks."""
+    try:
+        text = (server.state_directory / KNOWN_BACKUPS).read_text("utf-8", errors="surrogateescape")
+    except OSError:
+        return []
+    return [line for line in text.splitlines() if line.startswith("/")]
 
 
 def _keep(path: Path, text: str) -> None:

@@ -44,6 +44,12 @@ class UnknownAccount(BackupdError):
     exit_status = 66
 
 
+class UnknownEntry(BackupdError):
+    """No domain, COS or mailing list of this name or id is in the backup."""
+
+    exit_status = 66
+
+
 class UnknownItem(BackupdError):
     """The account has no item of this id, or the item had no state at the asked moment."""
 

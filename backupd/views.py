@@ -210,6 +210,7 @@ class GapView(msgspec.Struct, frozen=True, kw_only=True):
 
     id: int
     account: str = ""
+    account_name: str = ""
     reason: str
     detail: str = ""
     opened: datetime

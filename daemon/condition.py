@@ -67,6 +67,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     schedules: Sequence[ScheduleView] = ()
     unsent: str = ""
     metrics_trouble: str = ""
+    config_trouble: str = ""
 
 
 def problems(facts: Facts) -> list[Problem]:
@@ -211,7 +212,7 @@ def _intake_problems(facts: Facts) -> list[Problem]:
             )
         )
     for gap in facts.gaps[:3]:
-        whose = f"account {gap.account}" if gap.account else "all accounts"
+        whose = f"account {gap.account_name or gap.account}" if gap.account else "all accounts"
         found.append(
             _attention(
                 GAP,
@@ -249,6 +250,14 @@ def _store_problems(facts: Facts) -> list[Problem]:
         _danger(DAMAGED, f"damaged: {sentence}", "the rest of the backup goes on; keep the file for repair")
         for sentence in facts.damaged[:5]
     ]
+    if facts.config_trouble:
+        found.append(
+            _attention(
+                "configuration_broken",
+                f"the configuration can't be used as it stands now: {facts.config_trouble}",
+                "the one before stays in force, but the next start would fail: mend it, then reload",
+            )
+        )
     if facts.metrics_trouble:
         found.append(
             _attention(

@@ -11,7 +11,7 @@ import msgspec
 from backupd.attribute_table import Level
 from backupd.attributes import Resolved, Schedule, Scopes, Settings, attribute_named, schedule_of
 from backupd.control import AttributeReply, ConfigReply, DoneReply, Reply, SchedulesReply
-from backupd.errors import UnknownAccount, UsageError
+from backupd.errors import UnknownAccount, UnknownEntry, UsageError
 from backupd.items import Kind
 from backupd.schedules import JOBS, ScheduledJob
 from backupd.store.store import Store
@@ -174,7 +174,7 @@ class Configuring:
         if found:
             return found
         names = [str(one.metadata.get("name") or one.item) for one in self._store.index.entries(kind)]
-        raise UsageError(
+        raise UnknownEntry(
             f"no {what} {name_or_id!r} in the backup", hint=f"valid: {', '.join(names[:20]) or 'none'}"
         )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from backupd.attributes import Settings
 from backupd.clock import Clock
 from backupd.config import Config
@@ -39,6 +41,7 @@ class Front:
         scheduler: Scheduler,
         services: Services,
         announcing: Announcing,
+        config_trouble: Callable[[], str],
     ) -> None:
         server_name = config.server.name
         self._listener = MetricsListener(config.metrics.listen, clock=clock)
@@ -56,6 +59,7 @@ class Front:
             clock=clock,
             unsent=announcing.unsent,
             metrics_trouble=lambda: self._listener.trouble,
+            config_trouble=config_trouble,
         )
         self._metrics = Metrics(self.standing, clock)
         names = names_of(server_id, server_name)

@@ -75,6 +75,7 @@ class Daemon:
         self._gaps_to_open: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
         self._journal_pulse = Pulse("the journal", clock, silent_seconds_max=JOURNAL_SECONDS_MAX)
         self._is_running = False
+        self._config_trouble = ""
         self._reload = asyncio.Event()
         self.begin_anew = False
 
@@ -167,6 +168,7 @@ class Daemon:
             scheduler=self._scheduler,
             services=self._services,
             announcing=self._announcing,
+            config_trouble=lambda: self._config_trouble,
         )
 
     def _make_works(self, store: Store, appserver: AppServer) -> Works:
@@ -282,7 +284,9 @@ class Daemon:
                 config = await asyncio.to_thread(configuration.load, self._config.file)
             except BackupdError as error:
                 log.error("configuration_not_reloaded", reason=str(error))
+                self._config_trouble = str(error)
             else:
+                self._config_trouble = ""
                 if config != self._config:
                     self.end(begin_anew=True)
                     return

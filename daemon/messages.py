@@ -21,6 +21,7 @@ from backupd.store.ledger import Gap
 from backupd.views import Problem, ScheduleView, Severity
 from daemon import condition
 from daemon.healing import HEALING
+from daemon.subscription import EMBEDDED_RESTART
 
 ERRORS_TOLD_MAX = 10
 GAPS_TOLD_MAX = 10
@@ -228,8 +229,9 @@ def of_gaps(opened: Sequence[Gap], opened_total: int, healed: int, still_open: i
         "",
         "What to do:  nothing: in a gap changes may have been missed, and a scan heals it by itself",
     ]
+    is_expected = bool(opened) and all(gap.reason == EMBEDDED_RESTART for gap in opened)
     return Message(
-        level=Level.WARNING if still_open else Level.INFORMATION,
+        level=Level.WARNING if still_open and not is_expected else Level.INFORMATION,
         subject=_subject(server, f"gaps: {', '.join(what)}, {open_now}"),
         text=_text([*lines, "Look further: backupctl status"]),
         facts={

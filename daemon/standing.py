@@ -75,12 +75,14 @@ class Standing:
         services: Services,
         clock: Clock,
         unsent: Callable[[], str] = str,
-        metrics_trouble: Callable[[], str] = lambda: "",
+        metrics_trouble: Callable[[], str] = str,
+        config_trouble: Callable[[], str] = str,
     ) -> None:
         """Make it; `unsent` says in words what admins could not be told."""
         self._store = store
         self._doubts = Doubts(store, clock)
         self._metrics_trouble = metrics_trouble
+        self._config_trouble = config_trouble
         self._server_id = server_id
         self._server_name = server_name
         self._broker_url = broker_url
@@ -130,6 +132,7 @@ class Standing:
             schedules=schedules,
             unsent=self._unsent(),
             metrics_trouble=self._metrics_trouble(),
+            config_trouble=self._config_trouble(),
         )
         fresh = await asyncio.to_thread(_freshness, facts, stored)
         subscription, publisher = self._realtime.subscription, self._realtime.publisher
@@ -197,8 +200,15 @@ class Standing:
         info = views.backup_info(store)
         open_gaps, waiting = store.ledger.gaps(), store.ledger.waiting_count()
         gaps = [
-            GapView(id=gap.id, account=gap.account, reason=gap.reason, detail=gap.detail, opened=gap.opened)
-            for gap in open_gaps
+            GapView(
+                id=gap.id,
+                account=gap.account,
+                account_name=self._name_of(gap.account) if place < GAPS_SHOWN_MAX else "",
+                reason=gap.reason,
+                detail=gap.detail,
+                opened=gap.opened,
+            )
+            for place, gap in enumerate(open_gaps)
         ]
         last_scan_began = store.statistics.backup().last_scan_started
         return _Stored(
@@ -214,6 +224,10 @@ class Standing:
             counts=info.counts,
             space=msgspec.structs.replace(info.space, threshold_bytes=store.space_threshold_bytes),
         )
+
+    def _name_of(self, account: str) -> str:
+        known = self._store.index.find_account(account) if account else None
+        return "" if known is None else str(known.metadata.get("name", ""))
 
     def _smartscan_enabled(self) -> bool:
         scopes = Scopes(server=self._server_id)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from backupd.jobs.doctor import verdict
 from backupd.operations import OperationStatus
-from backupd.views import CheckView, OperationView, ScheduleView
+from backupd.views import CheckView, GapView, OperationView, ScheduleView
 from daemon.condition import LAG_SECONDS_MAX, SCAN_AGE_MAX, STARTING, Facts
 from daemon.subscription import SubscriptionStatus
 
@@ -167,10 +167,7 @@ def judge_stores(facts: Facts) -> list[CheckView]:
 def _judge_gaps(facts: Facts) -> CheckView:
     if not facts.gaps:
         return verdict.ok("gaps", "none: no change is known to have been missed")
-    named = [
-        f"{gap.account or 'all accounts'} since {gap.opened:%Y-%m-%d %H:%M} UTC ({gap.reason})"
-        for gap in facts.gaps
-    ]
+    named = [f"{_whose(gap)} since {gap.opened:%Y-%m-%d %H:%M} UTC ({gap.reason})" for gap in facts.gaps]
     text = f"changes may have been missed: {verdict.some(named, len(named), shown_max=GAPS_NAMED_MAX)}"
     cure = "a scan heals this by itself; if it stays, see why scans fail: backupctl backup getAllOperations"
     return verdict.warning("gaps", text, cure)
@@ -190,3 +187,7 @@ def _ago(age: timedelta) -> str:
     if minutes < 120:  # noqa: PLR2004 - two hours, in minutes
         return f"{minutes} min"
     return f"{minutes // 60} h" if minutes < 72 * 60 else f"{minutes // 1440} days"
+
+
+def _whose(gap: GapView) -> str:
+    return gap.account_name or gap.account or "all accounts"

@@ -29,6 +29,8 @@ from daemon.quarantine import Quarantine
 
 RETRY_SECONDS_MIN = 0.5
 RETRY_SECONDS_MAX = 30.0
+EMBEDDED_RESTART = "embedded_restart"
+"""The reason of the gap that every start with the embedded broker opens, and a scan heals at once."""
 
 log = structlog.get_logger(__name__)
 
@@ -202,8 +204,13 @@ class Subscription:
             await self._intake.until_durable("session", self._on_session)
             self._session_expected = True
         elif not connection.session_present:
-            detail = f"{self._address} does not know our session any more"
-            await self._intake.until_durable("gap", lambda: self._on_gap("session_lost", detail))
+            reason, detail = "session_lost", f"{self._address} does not know our session any more"
+            if self._address.forgets:
+                reason, detail = (
+                    EMBEDDED_RESTART,
+                    "the embedded broker keeps nothing over a restart of the daemon",
+                )
+            await self._intake.until_durable("gap", lambda: self._on_gap(reason, detail))
 
     async def _subscribe(self, connection: Connection) -> None:
         try:

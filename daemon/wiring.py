@@ -20,7 +20,7 @@ from backupd.attributes import Scopes, Settings
 from backupd.clock import Clock
 from backupd.config import Config
 from backupd.config_sections import AppServerKind
-from backupd.errors import ConfigError
+from backupd.errors import BackupPathRefused, ConfigError
 from backupd.jobs.archive.configuration import ATTRIBUTES_MEMBER, CONFIGURATION_MEMBER, ConfigurationDump
 from backupd.jobs.restore.export import MakeTarget, Target
 from backupd.store import ownership
@@ -80,13 +80,26 @@ def make_address(config: Config) -> BrokerAddress | None:
 
 
 def make_store(config: Config, server_id: str, clock: Clock) -> Store:
-    """Open the Backup Path; takes long where the index is rebuilt. Raises `BackupPathRefused`."""
-    return Store.open(
-        configuration.backup_path(config.server),
-        server_id=server_id,
-        server_name=config.server.name,
-        clock=clock,
-    )
+    """Open the Backup Path; takes long where the index is rebuilt. Raises `BackupPathRefused`.
+
+    An empty directory that held a backup of ours is refused: its file system is not mounted, most likely,
+    and a new backup below the mount point would look as if all were well. A directory that is gone was
+    removed by somebody, and is made anew.
+    """
+    path = configuration.backup_path(config.server)
+    root = path.resolve()
+    if not root.exists():
+        configuration.note_backup(config.server, root, there=False)
+    elif str(root) in configuration.known_backups(config.server) and not Layout(root).map_files():
+        known = config.server.state_directory / configuration.KNOWN_BACKUPS
+        raise BackupPathRefused(
+            f"the backup that was in {path} is gone: is its file system mounted?",
+            hint=f"mount it and start again; if it is lost for good, take the path out of {known}",
+            path=str(path),
+        )
+    store = Store.open(path, server_id=server_id, server_name=config.server.name, clock=clock)
+    configuration.note_backup(config.server, root, there=True)
+    return store
 
 
 def make_settings(config: Config, store: Store, server_id: str) -> Settings:

@@ -118,7 +118,7 @@ def _show_gaps(status: StatusReply, page: Page) -> None:
         [
             (
                 str(gap.id),
-                visible(gap.account) or "whole server",
+                visible(gap.account_name or gap.account) or "whole server",
                 local(gap.opened),
                 visible(f"{gap.reason} {gap.detail}".strip()),
             )

@@ -18,6 +18,7 @@ from backupd.clock import SystemClock
 from backupd.events import Change
 from backupd.items import ItemKey, Kind, digest_of
 from backupd.states import ChangeType, Origin
+from backupd.store.index_search import Search
 from tests.crash import steps, verdict
 from tests.crash.conftest import SEED
 from tests.crash.scenes import Mailboxes
@@ -194,7 +195,7 @@ def test_killed_while_photographs_wait(place: Path, nursery: Nursery, broker: Mo
         with verdict.opened(victim.backup_path, victim.server_id) as store:
             account = store.index.find_account(address)
             assert account is not None
-            hits = store.index.search(account.item, kind=Kind.MESSAGE)
+            hits = store.index.search(account.item, Search(kind=Kind.MESSAGE, limit=20))
             items = [hit.item for hit in hits if hit.metadata["folder"] == "INBOX"][:4]
         away = victim.root.with_name("away")
         victim.root.rename(away)

@@ -23,7 +23,14 @@ from backupd.control import (
     OperationsReply,
     SearchReply,
 )
-from backupd.errors import BackupdError, BackupPathRefused, UnknownAccount, UnknownItem, UsageError
+from backupd.errors import (
+    BackupdError,
+    BackupPathRefused,
+    UnknownAccount,
+    UnknownEntry,
+    UnknownItem,
+    UsageError,
+)
 from backupd.grammar import complete
 from backupd.items import Kind
 from backupd.states import ChangeType
@@ -176,7 +183,7 @@ async def test_settings_are_read_and_changed_on_their_levels(world: AnsweringWor
     ("level", "subject", "error"),
     [
         ("server", {"server": "elsewhere"}, UsageError),
-        ("cos", {"cos": "platinum"}, UsageError),
+        ("cos", {"cos": "platinum"}, UnknownEntry),
         ("account", {"account": "bob"}, UnknownAccount),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 
 from backupd.commands import COMMANDS
 from backupd.control import ConfigReply, DoneReply, SchedulesReply
-from backupd.errors import UnknownAccount, UsageError
+from backupd.errors import UnknownAccount, UnknownEntry, UsageError
 from backupd.events import Change
 from backupd.items import Kind
 from backupd.states import ChangeType, Origin
@@ -118,7 +118,7 @@ async def test_a_subject_that_is_unknown_is_refused_by_name(
     world: AnsweringWorld, level: str, subject: dict[str, str], told: str
 ) -> None:
     """The error names what was asked for, and the hint what is there."""
-    with pytest.raises((UsageError, UnknownAccount), match=told) as refused:
+    with pytest.raises((UsageError, UnknownAccount, UnknownEntry), match=told) as refused:
         await world.ask("config", f"get {level}", attribute=ENABLED, **subject)
     assert refused.value.hint
 

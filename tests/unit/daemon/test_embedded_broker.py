@@ -52,7 +52,7 @@ async def test_events_arrive_in_order_and_each_connection_is_a_gap(tmp_path: Pat
                 async with published(broker.address.port, 200):
                     await until(functools.partial(has_journaled, pipeline, count))
     assert pipeline.ids == [f"event-{number}" for number in range(200)] * 2
-    assert [reason for reason, _ in pipeline.gaps] == ["session_lost"]
+    assert [reason for reason, _ in pipeline.gaps] == ["embedded_restart"]
 
 
 async def test_reading_stops_where_the_queue_is_full_and_nothing_is_lost(

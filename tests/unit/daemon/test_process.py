@@ -122,9 +122,36 @@ async def test_a_reload_that_says_nothing_new_ends_nothing(
             world.write(extra="[nonsense]\n")
         process.reload()
         await world.until("READY=1", times=2)
+        assert process._current is not None
+        problems = (await process._current._front.standing.status()).problems
+        assert ("configuration_broken" in {one.name for one in problems}) == broken
+        world.write()
+        process.reload()
+        await world.until("READY=1", times=3)
+        problems = (await process._current._front.standing.status()).problems
+        assert "configuration_broken" not in {one.name for one in problems}
     events = [entry["event"] for entry in logged(capsys)]
     assert events.count("daemon_started") == 1
     assert ("configuration_not_reloaded" if broken else "configuration_unchanged") in events
+
+
+async def test_a_backup_that_is_gone_is_no_place_for_a_new_one(world: World) -> None:
+    """An empty directory where a backup was is a lost mount: refused, until the admin says it is lost."""
+    async with running(world):
+        pass
+    backup = world.place / "backup"
+    backup.rename(world.place / "unmounted")
+    backup.mkdir(mode=0o700)
+    with pytest.raises(BackupPathRefused, match="is its file system mounted") as refused:
+        await Process(configuration.load(world.file), world.notifier).run()
+    assert list(backup.iterdir()) == []
+    kept = Path(refused.value.hint.rpartition(" ")[2])
+    assert str(backup) in kept.read_text()
+    kept.unlink()
+    world.notifier.lines.clear()
+    async with running(world):
+        pass
+    assert list(backup.glob("map_*"))
 
 
 async def test_another_configuration_begins_a_new_lifetime(world: World) -> None:

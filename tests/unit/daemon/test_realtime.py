@@ -123,7 +123,7 @@ async def test_off_nothing_is_gathered_and_on_again_the_embedded_broker_tells_it
         assert await scanner.wait_until_gathering()
         await gathered.server.add("alice", Kind.MESSAGE, "INBOX", BODY)
         await until(lambda: gathered.payloads)
-    assert ("", "session_lost") in gathered.gaps
+    assert ("", "embedded_restart") in gathered.gaps
 
 
 async def test_a_scanner_that_begins_off_waits_to_be_turned_on(
