@@ -265,10 +265,11 @@ class MemoryServer:
         self._tell_item(account, item, ChangeType.MODIFIED)
 
     def edit(self, account: str, item: str, content: bytes) -> None:
-        """Change the content of a contact, an appointment or a document."""
+        """Change the content of a contact, an appointment or a document; a message's is damaged by that."""
         here = self._account(account).items[item]
         here.content = content
-        here.listed = {**here.listed, "modified": written(self._clock.now()), "bytes": len(content)}
+        if here.kind is not Kind.MESSAGE:
+            here.listed = {**here.listed, "modified": written(self._clock.now()), "bytes": len(content)}
         self._tell_item(account, item, ChangeType.MODIFIED)
 
     async def move(self, account: str, item: str, folder: str) -> None:
