@@ -183,7 +183,6 @@ ROWS = (
                 Type.BOOLEAN,
                 "say what would be put back, and put nothing back",
                 default=True,
-                spellings=("dryrun",),
             ),
             Parameter("threads", Type.INTEGER, "items at a time, 1 to 64", default=4),
             Parameter(
