@@ -131,6 +131,10 @@ class AppServerRefused(BackupdError):
     exit_status = 1
 
 
+class ContentChanged(AppServerRefused):
+    """The item is not as it was examined any more: whoever wants to replace its content looks again."""
+
+
 class ItemVanished(BackupdError):
     """The item was gone from the AppServer when it was to be read."""
 

@@ -29,6 +29,7 @@ OPERATION_TYPES = (
     "doUndelete",
     "doExport",
     "doExternalRestore",
+    "doRestoreBlobs",
     "doBackupServerCustomizations",
     "doBackupCluster",
 )

@@ -27,7 +27,7 @@ from backupd.config import Config
 from backupd.errors import BackupdError
 from backupd.jobs.archive.customizations import Customizations
 from backupd.jobs.record import Recorder
-from backupd.jobs.restore import AccountRestore, Export, ExternalRestore, ItemRestore
+from backupd.jobs.restore import AccountRestore, ContentRestore, Export, ExternalRestore, ItemRestore
 from backupd.jobs.smartscan.scan import SmartScan
 from backupd.schedules import JOBS
 from backupd.store.ledger import SetAttribute
@@ -195,6 +195,7 @@ class Daemon:
                 forbidden=(config.appserver.root, config.server.state_directory),
             ),
             external=ExternalRestore(store, appserver, clock=clock),
+            contents=ContentRestore(store, appserver, clock=clock),
             dump=dump,
             customizations=Customizations(
                 store.layout,

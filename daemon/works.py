@@ -17,6 +17,8 @@ from backupd.jobs.archive.configuration import ConfigurationDump
 from backupd.jobs.archive.customizations import Customizations
 from backupd.jobs.restore import (
     AccountRestore,
+    ContentRestore,
+    ContentsWanted,
     Export,
     ExternalRestore,
     ExternalWanted,
@@ -64,6 +66,7 @@ class Works:
         accounts: AccountRestore,
         export: Export,
         external: ExternalRestore,
+        contents: ContentRestore,
         dump: ConfigurationDump,
         customizations: Customizations,
         archives_customizations: Callable[[], bool],
@@ -77,6 +80,7 @@ class Works:
         self._accounts = accounts
         self._export = export
         self._external = external
+        self._contents = contents
         self._dump = dump
         self._customizations = customizations
         self._archives_customizations = archives_customizations
@@ -93,6 +97,7 @@ class Works:
             "doUndelete": self._undelete,
             "doExport": self._do_export,
             "doExternalRestore": self._external_restore,
+            "doRestoreBlobs": self._restore_blobs,
             "doBackupServerCustomizations": self._archive_customizations,
             "doBackupCluster": self._record_cluster,
         }
@@ -249,6 +254,23 @@ class Works:
 
         async def work(run: Run) -> Verdict:
             return await self._external.run(run, wanted)
+
+        return work
+
+    def _restore_blobs(self, operation: Operation) -> Work:
+        given = operation.parameters
+        wanted = ContentsWanted(
+            volume=given["volume_id"],
+            items=given.get("items") or "all",
+            accounts=tuple(given.get("accounts") or ()),
+            at_once=int(given.get("threads") or 4),
+            backup_path=given.get("backup_path") or "",
+            dry_run=bool(given.get("dry_run", True)),
+        )
+
+        async def work(run: Run) -> Verdict:
+            # No scan first: it would record the damage, and what it missed can do no harm here.
+            return await self._contents.run(run, wanted)
 
         return work
 

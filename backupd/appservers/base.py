@@ -111,6 +111,19 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     content: Content | None
 
 
+class Examined(msgspec.Struct, frozen=True, kw_only=True):
+    """What the AppServer holds as an item's content, whether it is whole or not.
+
+    `digest` None: it can't be read, although it is there. `changed` is when it last did, as a photograph
+    writes it. `version` is the AppServer's own text: it differs once the content has changed in any way.
+    """
+
+    size: int
+    digest: str | None
+    changed: str
+    version: str
+
+
 class Watched(msgspec.Struct, frozen=True, kw_only=True):
     """A batch of live changes, and the accounts (or all) of which changes may have been missed."""
 
@@ -188,5 +201,19 @@ class AppServer(Protocol):
         A missing folder is made.
 
         Bytes are stored as they are. Raises `AppServerRefused` where this item can't be stored.
+        """
+        ...
+
+    async def examine(self, key: ItemKey) -> Examined:
+        """Read all of a listed item's content to its digest. Raises `ItemVanished` where it is gone."""
+        ...
+
+    async def replace_content(
+        self, key: ItemKey, version: str, photograph: Photograph, content: BinaryIO
+    ) -> None:
+        """Put content into an item that is there, whole or not at all; its id, name, owner and flags stay.
+
+        It gets the date as photographed. Raises `ContentChanged` where it is not as it was examined any
+        more, `AppServerRefused` where this item can't be replaced as it shall be.
         """
         ...

@@ -58,7 +58,7 @@ def deliver_message(account: Path, folder: str, metadata: Mapping[str, Any], con
     directory = make_mail_folder(account, folder)
     letters = {FLAG_LETTERS[word] for word in metadata.get("flags", ()) if word in FLAG_LETTERS}
     letters |= set(_keyword_letters(directory, metadata.get("tags", ())))
-    unique = _unique_name()
+    unique = unique_name()
     aside = directory / "tmp" / unique
     with told_apart(account):
         size = _write(aside, content, mtime_of(metadata.get("received")), account)
@@ -80,7 +80,7 @@ def deliver_file(
     if area is Area.FILES:
         stem, dot, extension = wanted.rpartition(".")
         stem, suffix = (stem, dot + extension) if stem else (wanted, "")
-    aside = directory / f"{ASIDE_PREFIX}{_unique_name()}"
+    aside = directory / f"{ASIDE_PREFIX}{unique_name()}"
     with told_apart(account):
         _write(aside, content, mtime_of(metadata.get("modified")), account)
         try:
@@ -171,7 +171,7 @@ def make_account(root: Path, account: Account, identifier: str) -> Path:
         if directory.exists() or directory.is_symlink():
             raise AppServerRefused(f"the account {account.name!r} is there already", name=account.name)
         make_directory(domain_directory, root)
-        aside = domain_directory / f"{ASIDE_PREFIX}{_unique_name()}"
+        aside = domain_directory / f"{ASIDE_PREFIX}{unique_name()}"
         try:
             make_directory(aside, domain_directory)
             attributes = {"id": identifier, **account.metadata}
@@ -223,7 +223,7 @@ def _toml_value(value: Any) -> str:
             return msgspec.json.encode(value).decode("utf-8").replace("\x7f", "\\u007f")
 
 
-def _unique_name() -> str:
+def unique_name() -> str:
     """Return a name as the Maildir specification wants it: time, process and counter, host."""
     now = time.time_ns()
     host = _UNPLAIN.sub("_", socket.gethostname().replace("/", "_")) or "localhost"

@@ -16,14 +16,15 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from backupd.appservers import delivery, entries
-from backupd.appservers.base import Account, DirectoryEntry, Listing, Reading, Watched
+from backupd.appservers import delivery, entries, mending
+from backupd.appservers.base import Account, DirectoryEntry, Examined, Listing, Reading, Watched
 from backupd.appservers.directory_reader import DirectoryReader, Locator, real_root
 from backupd.appservers.identity import Identity, Row
 from backupd.appservers.listing import Lister, derived_item_id, folder_directory
 from backupd.appservers.live import Tracker
 from backupd.appservers.live_changes import Teller
 from backupd.appservers.live_folders import LiveFolders
+from backupd.appservers.maildir import mtime_of
 from backupd.appservers.matching import Seen, match
 from backupd.appservers.naming import raw, shown
 from backupd.appservers.registry import Place, Registry
@@ -121,6 +122,16 @@ class DirectoryServer:
         """Store an item as photographed; return the id under which the next listing shows it."""
         return await asyncio.to_thread(self._put, account, kind, photograph, content)
 
+    async def examine(self, key: ItemKey) -> Examined:
+        """Read all of an item's file to its digest (`AppServer.examine`)."""
+        return await asyncio.to_thread(lambda: mending.examine(self._root, self._file(key)))
+
+    async def replace_content(
+        self, key: ItemKey, version: str, photograph: Photograph, content: BinaryIO
+    ) -> None:
+        """Put content into an item's file (`AppServer.replace_content`)."""
+        await asyncio.to_thread(self._replace_content, key, version, photograph, content)
+
     def _look_for_places(self) -> list[Place]:
         places = self._registry.places()
         self._places = {place.account.id: place for place in places}
@@ -182,6 +193,21 @@ class DirectoryServer:
         except ItemVanished:
             return None
         return reading if kind is key.kind else None
+
+    def _file(self, key: ItemKey) -> str:
+        """Return where an item's file was when it was listed, below the root. Raises `ItemVanished`."""
+        path = self._path(key.account)
+        row = self._identity.by_id(key.account, key.item)
+        if row is None:
+            raise ItemVanished(f"{key} is gone", item=str(key))
+        return self._locator(path, row).path
+
+    def _replace_content(self, key: ItemKey, version: str, photograph: Photograph, content: BinaryIO) -> None:
+        if key.kind not in AREA_OF_KIND:
+            raise AppServerRefused(f"an item of kind {key.kind.value} has no content", kind=key.kind.value)
+        when = photograph.metadata.get("received" if key.kind is Kind.MESSAGE else "modified")
+        with self._lock(key.account):
+            mending.replace(self._root, self._file(key), version, mtime_of(when), content)
 
     def _read_entry(self, key: ItemKey) -> Reading:
         for entry in self._registry.entries():

@@ -2,7 +2,8 @@
 
 Besides the interface it has the acts of users (`add`, `edit`, `flag`, `move`, `remove`, `rename_folder`,
 `remove_folder`) and switches for what goes wrong: `unavailable` (every call raises), `vanished` (ids that
-are listed, but gone when they are read), `delay_seconds` (every call waits). It belongs to one event loop.
+are listed, but gone when they are read), `unreadable` (ids whose content `examine` can't read),
+`delay_seconds` (every call waits). It belongs to one event loop.
 """
 
 from __future__ import annotations
@@ -20,36 +21,21 @@ from backupd.appservers.base import (
     Account,
     BytesContent,
     DirectoryEntry,
+    Examined,
     ItemReader,
     ListedItem,
     Listing,
     Reading,
     Watched,
 )
-from backupd.appservers.content_lines import photograph_calendar_item, photograph_contact
-from backupd.appservers.file_trees import document_type
-from backupd.appservers.headers import photograph_headers
+from backupd.appservers.memory_items import MemoryItem, examined, photograph_item, put_content
 from backupd.clock import Clock, written
-from backupd.errors import AppServerRefused, AppServerUnavailable, ItemVanished
+from backupd.errors import AppServerRefused, AppServerUnavailable, ContentChanged, ItemVanished
 from backupd.events import Change
 from backupd.items import AREA_OF_KIND, SERVER_KINDS, Area, ItemKey, Kind, digest_of
 from backupd.states import ChangeType, Origin, Photograph
 
 FolderKey = tuple[Area, str]
-
-
-class MemoryItem(msgspec.Struct):
-    """One item with content; `listed` is what a listing tells of it."""
-
-    kind: Kind
-    folder: str
-    content: bytes
-    listed: dict[str, Any]
-
-    @property
-    def area(self) -> Area:
-        """The area the item lives in."""
-        return AREA_OF_KIND[self.kind]
 
 
 class MemoryAccount(msgspec.Struct):
@@ -72,6 +58,7 @@ class MemoryServer:
         self.entries: list[DirectoryEntry] = []
         self.unavailable = ""
         self.vanished: set[str] = set()
+        self.unreadable: set[str] = set()
         self.delay_seconds = 0.0
 
     # The interface.
@@ -130,10 +117,8 @@ class MemoryServer:
         for (area, path), identifier in here.folders.items():
             if key.kind is Kind.FOLDER and identifier == key.item:
                 return Reading(metadata={"folder": path, "area": area.value}, content=None)
-        item = here.items.get(key.item)
-        if item is None or item.kind is not key.kind or key.item in self.vanished:
-            raise ItemVanished(f"{key} is gone", item=str(key))
-        return Reading(metadata=_photograph(item), content=BytesContent(item.content))
+        item = self._content_item(key)
+        return Reading(metadata=photograph_item(item), content=BytesContent(item.content))
 
     def reader(self) -> ItemReader | None:
         """Return None: reading needs this object."""
@@ -228,6 +213,21 @@ class MemoryServer:
             when=datetime.fromisoformat(when) if isinstance(when, str) else None,
         )
 
+    async def examine(self, key: ItemKey) -> Examined:
+        """Return what is held as an item's content."""
+        await self._reach()
+        return examined(self._content_item(key), is_readable=key.item not in self.unreadable)
+
+    async def replace_content(
+        self, key: ItemKey, version: str, photograph: Photograph, content: BinaryIO
+    ) -> None:
+        """Put content into an item that is there."""
+        if (await self.examine(key)).version != version:
+            raise ContentChanged(f"{key} was changed meanwhile", item=str(key))
+        put_content(self._content_item(key), photograph, content.read())
+        self.unreadable.discard(key.item)
+        self._tell_item(key.account, key.item, ChangeType.MODIFIED)
+
     # What users do.
 
     async def add(
@@ -265,10 +265,11 @@ class MemoryServer:
         self._tell_item(account, item, ChangeType.MODIFIED)
 
     def edit(self, account: str, item: str, content: bytes) -> None:
-        """Change the content of a contact, an appointment or a document."""
+        """Change the content of a contact, an appointment or a document; a message's is damaged by that."""
         here = self._account(account).items[item]
         here.content = content
-        here.listed = {**here.listed, "modified": written(self._clock.now()), "bytes": len(content)}
+        if here.kind is not Kind.MESSAGE:
+            here.listed = {**here.listed, "modified": written(self._clock.now()), "bytes": len(content)}
         self._tell_item(account, item, ChangeType.MODIFIED)
 
     async def move(self, account: str, item: str, folder: str) -> None:
@@ -330,6 +331,12 @@ class MemoryServer:
             raise AppServerRefused(f"there is no account {account!r}", account=account)
         return here
 
+    def _content_item(self, key: ItemKey) -> MemoryItem:
+        item = self._account(key.account).items.get(key.item)
+        if item is None or item.kind is not key.kind or key.item in self.vanished:
+            raise ItemVanished(f"{key} is gone", item=str(key))
+        return item
+
     def _touch(self, here: MemoryAccount, area: Area, folder: str) -> None:
         here.changed[area, folder] = next(self._numbers)
 
@@ -337,7 +344,7 @@ class MemoryServer:
         here = self._account(account)
         item = here.items[identifier]
         self._touch(here, item.area, item.folder)
-        self._tell(account, item.kind, identifier, kind_of_change, _photograph(item), item.content)
+        self._tell(account, item.kind, identifier, kind_of_change, photograph_item(item), item.content)
 
     def _tell(
         self,
@@ -362,15 +369,3 @@ class MemoryServer:
         )
         for queue in self._watchers:
             queue.put_nowait(Watched(changes=(change,)))
-
-
-def _photograph(item: MemoryItem) -> dict[str, Any]:
-    match item.kind:
-        case Kind.MESSAGE:
-            return {**item.listed, **photograph_headers(item.content)}
-        case Kind.DOCUMENT:
-            return {**item.listed, "type": document_type(item.listed["name"])}
-        case Kind.CONTACT | Kind.CONTACT_GROUP:
-            return {**photograph_contact(item.content)[1], **item.listed}
-        case _:
-            return {**photograph_calendar_item(item.content)[1], **item.listed}

@@ -163,5 +163,42 @@ ROWS = (
         kind=CommandKind.OPERATION,
         replies=("operation",),
     ),
+    Command(
+        module="backup",
+        name="doRestoreBlobs",
+        positional=(
+            Parameter(
+                "volume_id",
+                Type.TEXT,
+                "which part of the mail storage: all, mail, contacts, calendars, files, or one of these with "
+                "a folder, such as mail/INBOX",
+            ),
+        ),
+        optional=(
+            Parameter(
+                "backup_path", Type.PATH, "take the contents from this other Backup Path; left out: our own"
+            ),
+            Parameter(
+                "dry_run",
+                Type.BOOLEAN,
+                "say what would be put back, and put nothing back",
+                default=True,
+            ),
+            Parameter("threads", Type.INTEGER, "items at a time, 1 to 64", default=4),
+            Parameter(
+                "items",
+                Type.CHOICE,
+                "zimbra: messages, contacts, appointments, tasks; drive: documents",
+                default="all",
+                choices=("zimbra", "drive", "all"),
+            ),
+            Parameter("accounts", Type.LIST, "only these accounts, by address or id; left out: all"),
+            Parameter("compress", Type.BOOLEAN, NO_EFFECT + "contents are stored as the AppServer has them"),
+            ARCHIVE,
+        ),
+        meaning="put content back that the AppServer lost of items it still has (a dry run unless told else)",
+        kind=CommandKind.OPERATION,
+        replies=("operation",),
+    ),
 )
 """The rows."""

@@ -41,6 +41,7 @@ LINES = {
     "backup doUndelete": "{address} first last dry_run true",
     "backup doRestoreOnNewAccount": "{address} copy@example.test last",
     "backup doExternalRestore": "{other_backup} dry_run true",
+    "backup doRestoreBlobs": "all",
     "backup doBackupServerCustomizations": "start",
     "backup doBackupCluster": "start",
     "backup getAllOperations": "verbose true",

@@ -13,7 +13,7 @@ from backupd.errors import AppServerUnavailable, ConfigError, SpaceExhausted, Un
 from backupd.items import Kind
 from backupd.jobs.archive.configuration import ConfigurationDump
 from backupd.jobs.archive.customizations import Customizations
-from backupd.jobs.restore import AccountRestore, Export, ExternalRestore, ItemRestore
+from backupd.jobs.restore import AccountRestore, ContentRestore, Export, ExternalRestore, ItemRestore
 from backupd.operations import Operation, Run
 from backupd.store import archives
 from backupd.store.archives import ArchiveType
@@ -43,6 +43,7 @@ class WorksWorld(BackupWorld):
                 self.store, clock=self.clock, make_target=export_target_maker(self.clock), forbidden=()
             ),
             external=ExternalRestore(self.store, self.server, clock=self.clock),
+            contents=ContentRestore(self.store, self.server, clock=self.clock),
             dump=ConfigurationDump(self.store.layout, self.dumped),
             customizations=Customizations(self.store.layout, self.paths, file_bytes_max=1 << 20),
             archives_customizations=lambda: self.archives_customizations,
