@@ -65,6 +65,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     schedules: Sequence[ScheduleView] = ()
     unsent: str = ""
     metrics_trouble: str = ""
+    last_proven_restore: datetime | None = None
 
 
 def problems(facts: Facts) -> list[Problem]:

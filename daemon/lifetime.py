@@ -192,6 +192,7 @@ class Daemon:
                 make_target=wiring.export_target_maker(clock),
                 forbidden=(config.appserver.root, config.server.state_directory),
             ),
+            drill=wiring.make_drill(config, store, clock),
             external=ExternalRestore(store, appserver, clock=clock),
             dump=dump,
             customizations=Customizations(

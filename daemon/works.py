@@ -17,14 +17,17 @@ from backupd.jobs.archive.configuration import ConfigurationDump
 from backupd.jobs.archive.customizations import Customizations
 from backupd.jobs.restore import (
     AccountRestore,
+    DrillWanted,
     Export,
     ExternalRestore,
     ExternalWanted,
     ItemRestore,
     NewAccount,
+    RestoreDrill,
     Undelete,
     export,
 )
+from backupd.jobs.restore.drill import ACCOUNTS, ITEMS
 from backupd.jobs.restore.importing import CONCURRENT_ACCOUNTS
 from backupd.jobs.smartscan.scan import SmartScan
 from backupd.jobs.smartscan.tally import ScanOptions
@@ -63,6 +66,7 @@ class Works:
         restore: ItemRestore,
         accounts: AccountRestore,
         export: Export,
+        drill: RestoreDrill,
         external: ExternalRestore,
         dump: ConfigurationDump,
         customizations: Customizations,
@@ -76,6 +80,7 @@ class Works:
         self._restore = restore
         self._accounts = accounts
         self._export = export
+        self._drill = drill
         self._external = external
         self._dump = dump
         self._customizations = customizations
@@ -92,6 +97,7 @@ class Works:
             "doRestoreOnNewAccount": self._restore_on_new_account,
             "doUndelete": self._undelete,
             "doExport": self._do_export,
+            "doRestoreDrill": self._restore_drill,
             "doExternalRestore": self._external_restore,
             "doBackupServerCustomizations": self._archive_customizations,
             "doBackupCluster": self._record_cluster,
@@ -230,6 +236,23 @@ class Works:
             gaps = await asyncio.to_thread(self._store.ledger.gaps)
             doubt = f"changes may have been missed ({len(gaps):,} open gaps); " if gaps else ""
             return _prefixed(doubt, await self._export.run(run, wanted))
+
+        return work
+
+    def _restore_drill(self, operation: Operation) -> Work:
+        given = operation.parameters
+        scratch = given.get("scratch_path")
+        wanted = DrillWanted(
+            accounts=tuple(given.get("accounts") or ()),
+            items=int(given.get("items", ITEMS)),
+            account_restores=int(given.get("account_restores", ACCOUNTS)),
+            seed=given.get("seed"),
+            keep=bool(given.get("keep")),
+            scratch_path=None if scratch is None else Path(scratch),
+        )
+
+        async def work(run: Run) -> Verdict:
+            return await self._drill.run(run, wanted)
 
         return work
 

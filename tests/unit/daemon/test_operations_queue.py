@@ -347,6 +347,24 @@ async def test_the_history_is_bounded() -> None:
     assert list(world.ledger.rows) == kept
 
 
+async def test_the_last_success_of_each_type_stays() -> None:
+    """When something last went well is known however much was done since."""
+    world = World(history_max=2)
+    world.jobs.go.set()
+
+    async def work(_run: Run) -> str:
+        return "proven"
+
+    rare = [await world.queue.submit("Rare", {}, started_by="test", work=work) for _ in range(2)]
+    operations = [await world.submit() for _ in range(4)]
+    async with world.working():
+        await world.queue.wait_until_ended(operations[-1].uuid)
+        async with asyncio.timeout(5):
+            while len(world.ledger.rows) > 3:  # noqa: ASYNC110 - a thread removes them
+                await asyncio.sleep(0)
+    assert list(world.ledger.rows) == [rare[1].uuid, operations[2].uuid, operations[3].uuid]
+
+
 async def test_a_full_disk_does_not_stop_operations() -> None:
     """What can't be saved is counted, and the operation runs all the same."""
     world = World()
