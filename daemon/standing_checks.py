@@ -148,7 +148,7 @@ def judge_proof(facts: Facts) -> CheckView:
         text = f"the last restore drill {failed.status.value}, {last}"
         return verdict.warning(name, text, f"backupctl backup monitor {failed.uuid}: what differs?")
     if proven is None:
-        return verdict.ok(name, f"there was no restore drill yet; try one: {drill}")
+        return verdict.ok(name, "there was no restore drill yet", drill)
     age = facts.now - proven
     if age > PROOF_AGE_MAX:
         return verdict.warning(name, f"the last restore drill succeeded {_ago(age)} ago", drill)
