@@ -154,6 +154,12 @@ TABLE: tuple[Attribute, ...] = (
         meaning="When the configuration is dumped, in local time, if no SmartScan has done it that day.",
     ),
     Attribute(
+        name="backupRestoreDrillScheduler",
+        type=Type.SCHEDULE,
+        default={"cron-enabled": True, "cron-pattern": "0 6 * * 0"},
+        meaning="When the restore drill runs, in local time.",
+    ),
+    Attribute(
         name="backupRemoteMetadataUploadScheduler",
         type=Type.SCHEDULE,
         default={"cron-enabled": True, "cron-pattern": "* * * * *"},

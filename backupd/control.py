@@ -219,7 +219,8 @@ class StatusReply(_Answer, frozen=True, kw_only=True, tag="status"):
     """Everything an admin wants to know first. Without problems all is well.
 
     `recoverable_until` is the moment up to which every change known to the AppServer is in the backup.
-    `gaps` are the first of `gaps_total`; `operations` are those that run or wait.
+    `gaps` are the first of `gaps_total`; `operations` are those that run or wait;
+    `last_proven_restore` is when a restore drill last succeeded.
     """
 
     server_id: str
@@ -243,6 +244,7 @@ class StatusReply(_Answer, frozen=True, kw_only=True, tag="status"):
     accounts: int = 0
     counts: tuple[CountView, ...] = ()
     space: SpaceView = SpaceView()
+    last_proven_restore: datetime | None = None
 
 
 class BackupInfoReply(_Answer, frozen=True, kw_only=True, tag="backup-info"):

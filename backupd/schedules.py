@@ -41,6 +41,12 @@ JOBS = (
         operation="doBackupCluster",
     ),
     ScheduledJob(
+        name="restoreDrill",
+        attribute="backupRestoreDrillScheduler",
+        meaning="the restore drill, which proves that the backup can be restored",
+        operation="doRestoreDrill",
+    ),
+    ScheduledJob(
         name="remoteMetadataUpload",
         attribute="backupRemoteMetadataUploadScheduler",
         meaning="the upload of metadata to the external volume",

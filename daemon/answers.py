@@ -28,6 +28,7 @@ OPERATION_TYPES = (
     "doRestoreOnNewAccount",
     "doUndelete",
     "doExport",
+    "doRestoreDrill",
     "doExternalRestore",
     "doRestoreBlobs",
     "doBackupServerCustomizations",

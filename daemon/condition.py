@@ -68,6 +68,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     unsent: str = ""
     metrics_trouble: str = ""
     config_trouble: str = ""
+    last_proven_restore: datetime | None = None
 
 
 def problems(facts: Facts) -> list[Problem]:

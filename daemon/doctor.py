@@ -119,6 +119,7 @@ class Doctor:
             standing_checks.judge_daemon(status.daemon_version, status.started, facts.now, restarts),
             *standing_checks.judge_scanners(facts),
             *standing_checks.judge_runs(facts),
+            standing_checks.judge_proof(facts),
             *standing_checks.judge_schedules(status.schedules),
             *standing_checks.judge_stores(facts),
             disk.judge_space(status.space),

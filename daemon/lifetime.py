@@ -194,6 +194,7 @@ class Daemon:
                 make_target=wiring.export_target_maker(clock),
                 forbidden=(config.appserver.root, config.server.state_directory),
             ),
+            drill=wiring.make_drill(config, store, clock),
             external=ExternalRestore(store, appserver, clock=clock),
             contents=ContentRestore(store, appserver, clock=clock),
             dump=dump,

@@ -101,6 +101,7 @@ TABLE = (
     _gauge(
         "operation_last_failed", "1 if the last ended one of this type failed or was interrupted.", "type"
     ),
+    _gauge("last_proven_restore_timestamp_seconds", "When a restore drill last succeeded; 0: never."),
     _gauge("schedule_enabled", "1 if the job runs by itself.", "schedule"),
     _gauge("schedule_next_run_timestamp_seconds", "When the job runs next; none if never.", "schedule"),
     _gauge("schedule_last_run_timestamp_seconds", "When the job last ran; none if never.", "schedule"),

@@ -144,6 +144,8 @@ def _operations(survey: Survey) -> Iterator[Value]:
         assert one.ended is not None
         yield "operation_last_success_timestamp_seconds", (type_,), one.ended.timestamp()
         yield "operation_last_duration_seconds", (type_,), _age(one.ended, one.started)
+    proven = survey.status.last_proven_restore
+    yield "last_proven_restore_timestamp_seconds", (), proven.timestamp() if proven else 0
 
 
 def _schedules(jobs: Sequence[Job]) -> Iterator[Value]:

@@ -364,7 +364,14 @@ class OperationsQueue:
 
     async def _forget_old(self) -> None:
         ended = [uuid for uuid, place in self._places.items() if place.operation.has_ended]
-        old = ended[: max(0, len(ended) - self._history_max)]
+        # The last success of each type stays: when a restore was last proven must not be forgotten.
+        proven = {
+            place.operation.type: uuid
+            for uuid, place in self._places.items()
+            if place.operation.status is OperationStatus.SUCCESSFUL
+        }
+        stays = set(proven.values())
+        old = [uuid for uuid in ended[: max(0, len(ended) - self._history_max)] if uuid not in stays]
         if not old:
             return
         for uuid in old:

@@ -13,7 +13,7 @@ from backupd import __version__
 from backupd.attributes import Scopes, Settings, schedule_of
 from backupd.clock import Clock
 from backupd.control import StatusReply
-from backupd.operations import Operation
+from backupd.operations import Operation, OperationStatus
 from backupd.store.store import Store
 from backupd.views import (
     BrokerView,
@@ -36,6 +36,7 @@ from daemon.services import Services
 from daemon.subscription import SubscriptionStatus
 
 GAPS_SHOWN_MAX = 20
+DRILL_TYPE = "doRestoreDrill"
 SCAN_TYPES = frozenset({"doSmartScan", "doAccountScan"})
 
 
@@ -133,6 +134,7 @@ class Standing:
             unsent=self._unsent(),
             metrics_trouble=self._metrics_trouble(),
             config_trouble=self._config_trouble(),
+            last_proven_restore=_last_success(operations, DRILL_TYPE),
         )
         fresh = await asyncio.to_thread(_freshness, facts, stored)
         subscription, publisher = self._realtime.subscription, self._realtime.publisher
@@ -185,6 +187,7 @@ class Standing:
             accounts=stored.accounts,
             counts=stored.counts,
             space=stored.space,
+            last_proven_restore=facts.last_proven_restore,
         )
 
     def _read_store(self) -> _Stored:
@@ -297,6 +300,12 @@ def _last_of_each_type(operations: list[OperationView]) -> list[OperationView]:
     """Return the last ended operation of each type: a failure that a later success mended is none."""
     last = {one.type: one for one in operations if one.has_ended}
     return list(last.values())
+
+
+def _last_success(operations: list[OperationView], type_: str) -> datetime | None:
+    """Return when an operation of a type last succeeded; the queue keeps the last one of each type."""
+    ends = (one.ended for one in operations if one.type == type_ and one.status is OperationStatus.SUCCESSFUL)
+    return max((ended for ended in ends if ended is not None), default=None)
 
 
 def _freshness(facts: condition.Facts, stored: _Stored) -> Freshness:

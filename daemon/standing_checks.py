@@ -9,11 +9,14 @@ from backupd.jobs.doctor import verdict
 from backupd.operations import OperationStatus
 from backupd.views import CheckView, GapView, OperationView, ScheduleView
 from daemon.condition import LAG_SECONDS_MAX, SCAN_AGE_MAX, STARTING, Facts
+from daemon.standing import DRILL_TYPE
 from daemon.subscription import SubscriptionStatus
 
 SESSION_SECONDS_MIN = 24 * 3600
 """A broker that keeps the session for less loses events over a weekend's outage."""
 GAPS_NAMED_MAX = 3
+PROOF_AGE_MAX = timedelta(weeks=5)
+"""A monthly drill may be a few days late."""
 ON_AGAIN = "backupctl config set global ZxBackup_RealTimeScanner TRUE"
 
 
@@ -131,6 +134,25 @@ def judge_runs(facts: Facts) -> list[CheckView]:
     if not failed:
         found.append(verdict.ok("operations", _told_operations(facts.last_operations)))
     return found
+
+
+def judge_proof(facts: Facts) -> CheckView:
+    """Judge whether, and when last, it was proven that the backup can be restored."""
+    name, drill = "proven restore", "backupctl backup doRestoreDrill --sync"
+    failed = next(
+        (one for one in facts.last_operations if one.type == DRILL_TYPE and one.status in _BAD), None
+    )
+    proven = facts.last_proven_restore
+    last = "none has succeeded yet" if proven is None else f"the last that succeeded is of {proven:%Y-%m-%d}"
+    if failed is not None:
+        text = f"the last restore drill {failed.status.value}, {last}"
+        return verdict.warning(name, text, f"backupctl backup monitor {failed.uuid}: what differs?")
+    if proven is None:
+        return verdict.ok(name, "there was no restore drill yet", drill)
+    age = facts.now - proven
+    if age > PROOF_AGE_MAX:
+        return verdict.warning(name, f"the last restore drill succeeded {_ago(age)} ago", drill)
+    return verdict.ok(name, f"a restore drill succeeded {_ago(age)} ago")
 
 
 def judge_stores(facts: Facts) -> list[CheckView]:

@@ -22,6 +22,7 @@ from backupd.config import Config
 from backupd.config_sections import AppServerKind
 from backupd.errors import BackupPathRefused, ConfigError
 from backupd.jobs.archive.configuration import ATTRIBUTES_MEMBER, CONFIGURATION_MEMBER, ConfigurationDump
+from backupd.jobs.restore.drill import RestoreDrill
 from backupd.jobs.restore.export import MakeTarget, Target
 from backupd.store import ownership
 from backupd.store.layout import Layout
@@ -53,6 +54,17 @@ def export_target_maker(clock: Clock) -> MakeTarget:
         return Target(appserver=server, close=server.close)
 
     return make_target
+
+
+def make_drill(config: Config, store: Store, clock: Clock) -> RestoreDrill:
+    """Return the restore drill; its scratch servers are files, as the targets of exports are."""
+    return RestoreDrill(
+        store,
+        clock=clock,
+        make_target=export_target_maker(clock),
+        parent=config.server.state_directory / "drills",
+        forbidden=(config.appserver.root,),
+    )
 
 
 def make_address(config: Config) -> BrokerAddress | None:

@@ -19,14 +19,17 @@ from backupd.jobs.restore import (
     AccountRestore,
     ContentRestore,
     ContentsWanted,
+    DrillWanted,
     Export,
     ExternalRestore,
     ExternalWanted,
     ItemRestore,
     NewAccount,
+    RestoreDrill,
     Undelete,
     export,
 )
+from backupd.jobs.restore.drill import ACCOUNTS, ITEMS
 from backupd.jobs.restore.importing import CONCURRENT_ACCOUNTS
 from backupd.jobs.smartscan.scan import SmartScan
 from backupd.jobs.smartscan.tally import ScanOptions
@@ -65,6 +68,7 @@ class Works:
         restore: ItemRestore,
         accounts: AccountRestore,
         export: Export,
+        drill: RestoreDrill,
         external: ExternalRestore,
         contents: ContentRestore,
         dump: ConfigurationDump,
@@ -79,6 +83,7 @@ class Works:
         self._restore = restore
         self._accounts = accounts
         self._export = export
+        self._drill = drill
         self._external = external
         self._contents = contents
         self._dump = dump
@@ -96,6 +101,7 @@ class Works:
             "doRestoreOnNewAccount": self._restore_on_new_account,
             "doUndelete": self._undelete,
             "doExport": self._do_export,
+            "doRestoreDrill": self._restore_drill,
             "doExternalRestore": self._external_restore,
             "doRestoreBlobs": self._restore_blobs,
             "doBackupServerCustomizations": self._archive_customizations,
@@ -235,6 +241,23 @@ class Works:
             gaps = await asyncio.to_thread(self._store.ledger.gaps)
             doubt = f"changes may have been missed ({len(gaps):,} open gaps); " if gaps else ""
             return _prefixed(doubt, await self._export.run(run, wanted))
+
+        return work
+
+    def _restore_drill(self, operation: Operation) -> Work:
+        given = operation.parameters
+        scratch = given.get("scratch_path")
+        wanted = DrillWanted(
+            accounts=tuple(given.get("accounts") or ()),
+            items=int(given.get("items", ITEMS)),
+            account_restores=int(given.get("account_restores", ACCOUNTS)),
+            seed=given.get("seed"),
+            keep=bool(given.get("keep")),
+            scratch_path=None if scratch is None else Path(scratch),
+        )
+
+        async def work(run: Run) -> Verdict:
+            return await self._drill.run(run, wanted)
 
         return work
 

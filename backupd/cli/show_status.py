@@ -69,6 +69,7 @@ def _machine(status: StatusReply) -> Sequence[tuple[str, str]]:
         ("waiting photographs", f"{status.waiting_photographs:,}"),
         ("gaps", f"{status.gaps_total:,}"),
         ("queue", "; ".join(running) or "empty"),
+        ("proven restore", _proof(status)),
         *_next_runs(status),
     )
 
@@ -98,6 +99,13 @@ def _scanner(view: ScannerView, now: datetime) -> str:
     if view.note:
         words.append(visible(view.note))
     return ", ".join(words)
+
+
+def _proof(status: StatusReply) -> str:
+    proven = status.last_proven_restore
+    if proven is None:
+        return "none yet: backupctl backup doRestoreDrill"
+    return f"drill of {local(proven)}, {duration((status.now - proven).total_seconds())} ago"
 
 
 def _broker(view: BrokerView) -> str:

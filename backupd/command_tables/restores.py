@@ -121,6 +121,26 @@ ROWS = (
     ),
     Command(
         module="backup",
+        name="doRestoreDrill",
+        optional=(
+            Parameter(
+                "accounts", Type.LIST, "draw from these accounts, by address or id; left out: from all"
+            ),
+            Parameter("items", Type.INTEGER, "so many items, 0 to 1000", default=20),
+            Parameter("account_restores", Type.INTEGER, "so many whole accounts, 0 to 100", default=1),
+            Parameter("seed", Type.INTEGER, "draw what an earlier drill drew; left out: another one"),
+            Parameter("keep", Type.BOOLEAN, "keep the scratch server to look at it", default=False),
+            Parameter(
+                "scratch_path", Type.PATH, "put it below this directory; left out: the state directory"
+            ),
+            NOTIFICATIONS,
+        ),
+        meaning="prove the backup: restore items and accounts at random past moments into a scratch server",
+        kind=CommandKind.OPERATION,
+        replies=("operation",),
+    ),
+    Command(
+        module="backup",
         name="doExternalRestore",
         positional=(
             Parameter("source_path", Type.PATH, "another server's Backup Path, or a copy; it is only read"),

@@ -182,6 +182,11 @@ class Index:
         with self._reading() as connection:
             return index_queries.account_counts(connection, account)
 
+    def keys(self, account: str) -> Iterator[ItemKey]:
+        """Yield the keys of an account's items by id, deleted ones too, without reading what they hold."""
+        with self._reading() as connection:
+            yield from index_queries.keys(connection, account)
+
     def known_blob(self, digest: str) -> bool:
         """Tell whether any state refers to a digest."""
         with self._reading() as connection:

@@ -184,6 +184,22 @@ def account_counts(connection: sqlite3.Connection, account: str) -> tuple[dict[s
     return live, gone
 
 
+def keys(connection: sqlite3.Connection, account: str) -> Iterator[ItemKey]:
+    """Yield the keys of an account's items; see `Index.keys`."""
+    after = ("", "")
+    while True:
+        rows = connection.execute(
+            "SELECT item, kind FROM items WHERE account = ? AND (item, kind) > (?, ?)"
+            " ORDER BY item, kind LIMIT ?",
+            (account, *after, _PAGE),
+        ).fetchall()
+        for item_id, kind in rows:
+            yield ItemKey(account, Kind(kind), item_id)
+        if len(rows) < _PAGE:
+            return
+        after = rows[-1]
+
+
 def has_blob(connection: sqlite3.Connection, digest: str) -> bool:
     """Tell whether any state refers to a digest."""
     query = "SELECT 1 FROM blobs WHERE digest = ?"

@@ -38,6 +38,7 @@ def _also(scene: Scene, metric: str, values: str | None, labels: str = "") -> Sc
 
 CRITICAL, WARNING = "critical", "warning"
 SCANNED, WORST = "smartscan_last_success_timestamp_seconds", "recovery_age_seconds_worst"
+PROVEN = "last_proven_restore_timestamp_seconds"
 FREE, THRESHOLD, TOTAL = "disk_free_bytes", "disk_threshold_bytes", "disk_total_bytes"
 
 SCENES = (
@@ -85,6 +86,8 @@ SCENES = (
         ),
         schedule="SmartScan",
     ),
+    # Time begins at 0 here: 35 days before it.
+    _scene("BackupdRestoreNotProven", WARNING, "1h", PROVEN, "-3024000x3000"),
     _also(_scene("BackupdSpaceExhausted", CRITICAL, "6m", FREE, "99x3000"), THRESHOLD, "100x3000"),
     _also(_scene("BackupdSpaceLow", WARNING, "16m", FREE, "199x3000"), THRESHOLD, "100x3000"),
     # 4,000 bytes free, 600 fewer each hour: none are left after seven hours.
@@ -98,6 +101,7 @@ SCENES = (
 
 SILENT = (
     # What hides an alert on purpose.
+    _scene("BackupdRestoreNotProven", "", "40h", PROVEN, "0x3000"),
     _also(_scene("BackupdNeverScanned", "", "1h", SCANNED, "0x3000"), "scanner_active", "1x3000", SMARTSCAN),
     _also(
         _scene("BackupdSmartScanOverdue", "", "40h", SCANNED, "60x3000"),

@@ -38,6 +38,7 @@ LINES = {
     "backup doAccountScan": "{address}",
     "backup doItemRestore": "{address} {item} restore_folder Back",
     "backup doExport": "{export}",
+    "backup doRestoreDrill": "items 2 seed 1",
     "backup doUndelete": "{address} first last dry_run true",
     "backup doRestoreOnNewAccount": "{address} copy@example.test last",
     "backup doExternalRestore": "{other_backup} dry_run true",

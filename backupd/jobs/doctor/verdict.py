@@ -12,8 +12,17 @@ _WORST_FIRST = (Outcome.CRITICAL, Outcome.WARNING, Outcome.UNKNOWN, Outcome.OK)
 _CAUSES_FIRST = (
     *("daemon", "checked as", "configuration", "secrets", "state directory"),
     *("broker", "broker session", "AppServer", "restores", "watch"),
-    *("Backup Path", "file system", "space", "scanners", "last scan", "operations", "schedules"),
-    *("gaps", "waiting photographs", "recorder", "damaged files", "notifications", "metrics"),
+    *("Backup Path", "file system", "space", "scanners", "last scan", "operations"),
+    *(
+        "proven restore",
+        "schedules",
+        "gaps",
+        "waiting photographs",
+        "recorder",
+        "damaged files",
+        "notifications",
+        "metrics",
+    ),
     *("clock", "time zone", "service user", "open files"),
 )
 """The order of the lines: who is woken at night reads from the top, and mends the first that is not well."""

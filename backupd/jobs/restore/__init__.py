@@ -2,6 +2,7 @@
 
 from backupd.jobs.restore.accounts import AccountRestore, NewAccount, Undelete
 from backupd.jobs.restore.contents import ContentRestore, ContentsWanted
+from backupd.jobs.restore.drill import DrillWanted, RestoreDrill
 from backupd.jobs.restore.export import Export
 from backupd.jobs.restore.external import ExternalRestore
 from backupd.jobs.restore.importing import ExternalWanted
@@ -11,11 +12,13 @@ __all__ = [
     "AccountRestore",
     "ContentRestore",
     "ContentsWanted",
+    "DrillWanted",
     "Export",
     "ExternalRestore",
     "ExternalWanted",
     "ItemRestore",
     "NewAccount",
+    "RestoreDrill",
     "RestoredItem",
     "Undelete",
     "choose_state",

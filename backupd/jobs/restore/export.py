@@ -25,6 +25,7 @@ from backupd.jobs.restore import past
 from backupd.jobs.restore.export_place import ExportPlace, Marker, export_place, make_place
 from backupd.jobs.restore.past import AccountThen
 from backupd.jobs.restore.plan import Plan, deleted_between, merged, plan_account, plan_undelete
+from backupd.jobs.restore.proof import same_attributes
 from backupd.jobs.restore.putting import Counted, Putting
 from backupd.operations import Run, Verdict
 from backupd.states import state_at
@@ -250,7 +251,7 @@ class _Carrying:
         good = 0
         for entry in wanted:
             found = there.get((entry.kind, entry.id))
-            if found is not None and _same(found.metadata, entry.metadata):
+            if found is not None and same_attributes(found.metadata, entry.metadata):
                 good += 1
             else:
                 self._fail(run, f"{entry.kind.value} {entry.id}", "it does not read back as it was to be")
@@ -295,7 +296,7 @@ class _Carrying:
         for known in chosen:
             _, attributes = await asyncio.to_thread(_attributes_at, self._store, known, self._moment)
             found = there.get(known.item)
-            if found is not None and not _same(found.metadata, attributes or {}):
+            if found is not None and not same_attributes(found.metadata, attributes or {}):
                 self._fail(run, f"account {known.item}", "its attributes do not read back as they were")
 
 
@@ -320,18 +321,3 @@ def _attributes_at(store: Store, known: KnownItem, moment: datetime) -> tuple[bo
         return False, None
     state = state_at(store.histories.read(known.key), moment)
     return (False, None) if state is None else (state.deleted, state.metadata)
-
-
-def _same(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    return bool(_filled(found) == _filled(wanted))
-
-
-def _filled(value: Any) -> Any:
-    """Return a value without what TOML can't say: nulls, and that an account's name has a domain."""
-    match value:
-        case dict():
-            return {key: _filled(one) for key, one in value.items() if one is not None and key != "domain"}
-        case list() | tuple():
-            return [_filled(one) for one in value if one is not None]
-        case _:
-            return value

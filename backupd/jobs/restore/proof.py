@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 from backupd.appservers.base import Reading
@@ -36,6 +37,22 @@ def digest_of_reading(reading: Reading) -> str | None:
         while piece := file.read(COPY_BYTES):
             sha256.update(piece)
     return digest_text(sha256.digest())
+
+
+def same_attributes(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Tell whether attributes read back as they were, but for what files of TOML can't say."""
+    return bool(_filled(found) == _filled(wanted))
+
+
+def _filled(value: Any) -> Any:
+    """Return a value without what TOML can't say: nulls, and that an account's name has a domain."""
+    match value:
+        case dict():
+            return {key: _filled(one) for key, one in value.items() if one is not None and key != "domain"}
+        case list() | tuple():
+            return [_filled(one) for one in value if one is not None]
+        case _:
+            return value
 
 
 def _normal(value: Any) -> Any:

@@ -32,6 +32,7 @@ from backupd.errors import (
     VolumeError,
 )
 from backupd.items import Area, ItemKey
+from backupd.jobs.restore.memory import RestoreMemory
 from backupd.jobs.restore.plan import Plan, Wanted
 from backupd.jobs.restore.proof import digest_of_reading, why_not_equal
 from backupd.operations import Run
@@ -104,7 +105,7 @@ class Putting:
         blobs: BlobSource,
         clock: Clock,
         origin: str = "",
-        kept: KeptRestores | None = None,
+        kept: RestoreMemory | None = None,
         began_empty: bool = False,
     ) -> None:
         self._store = store
@@ -112,7 +113,7 @@ class Putting:
         self._blobs = blobs
         self._clock = clock
         self._origin = origin
-        self._kept = KeptRestores(store.ledger) if kept is None else kept
+        self._kept: RestoreMemory = KeptRestores(store.ledger) if kept is None else kept
         self._began_empty = began_empty
         self._refused_in_a_row = 0
 

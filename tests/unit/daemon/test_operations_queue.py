@@ -65,7 +65,8 @@ class World:
         self.ledger = ledger or MemoryLedger()
         self.jobs = Jobs()
         self.clock = FakeClock()
-        self.queue = OperationsQueue(self.ledger, {"Scan": self.jobs.factory}, clock=self.clock, **bounds)
+        factories = dict.fromkeys(("Scan", "Rare"), self.jobs.factory)
+        self.queue = OperationsQueue(self.ledger, factories, clock=self.clock, **bounds)
 
     async def submit(self, name: str = "", **more) -> Operation:
         return await self.queue.submit("Scan", {"name": name}, started_by="test", **more)
@@ -332,17 +333,17 @@ async def test_the_queue_is_bounded() -> None:
 
 
 async def test_the_history_is_bounded() -> None:
-    """Only the newest ended operations are kept, here and in the ledger."""
-    world = World(history_max=3)
+    """The newest ended operations are kept, and the last success of each type, here and in the ledger."""
+    world = World(history_max=2)
     world.jobs.go.set()
-    operations = [await world.submit() for _ in range(6)]
+    rare = [await world.queue.submit("Rare", {}, started_by="test") for _ in range(2)]
+    operations = [await world.submit() for _ in range(4)]
     async with world.working():
         await world.queue.wait_until_ended(operations[-1].uuid)
-        await world.begun(6)
         async with asyncio.timeout(5):
             while len(world.ledger.rows) > 3:  # noqa: ASYNC110 - a thread removes them
                 await asyncio.sleep(0)
-    kept = [operation.uuid for operation in operations[-3:]]
+    kept = [operation.uuid for operation in (rare[1], *operations[-2:])]
     assert [operation.uuid for operation in world.queue.operations()] == kept
     assert list(world.ledger.rows) == kept
 

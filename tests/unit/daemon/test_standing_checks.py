@@ -22,6 +22,7 @@ from backupd.views import (
 from daemon import standing_checks
 from daemon.condition import LAG_SECONDS_MAX, SCAN_AGE_MAX, Facts
 from daemon.connection import Granted
+from daemon.standing_checks import PROOF_AGE_MAX
 from daemon.subscription import SubscriptionStatus
 
 NOW = datetime(2026, 11, 23, 20, 55, tzinfo=UTC)
@@ -97,6 +98,30 @@ def test_scanners(changes: dict[str, Any], outcome: Outcome, word: str):
 def test_runs(changes: dict[str, Any], name: str, outcome: Outcome, word: str):
     """No scan ever is critical, an old one or a failed operation a warning with what to look at."""
     judged(standing_checks.judge_runs(facts(**changes)), name, outcome, word)
+
+
+FAILED_DRILL = msgspec.structs.replace(OPERATION, type="doRestoreDrill", status=OperationStatus.FAILED)
+
+
+@pytest.mark.parametrize(
+    ("changes", "outcome", "word"),
+    [
+        ({"last_proven_restore": NOW - PROOF_AGE_MAX}, OK, "succeeded 35 days ago"),
+        ({"last_proven_restore": NOW - PROOF_AGE_MAX - timedelta(seconds=1)}, WARNING, "doRestoreDrill"),
+        ({"last_operations": (FAILED_DRILL,)}, WARNING, "none has succeeded yet"),
+        (
+            {"last_operations": (FAILED_DRILL,), "last_proven_restore": NOW},
+            WARNING,
+            "backup monitor u-1",
+        ),
+    ],
+)
+def test_proof(changes: dict[str, Any], outcome: Outcome, word: str):
+    """None yet is well and comes with advice; a failed drill and one older than five weeks are warnings."""
+    judged([standing_checks.judge_proof(facts(**changes))], "proven restore", outcome, word)
+    never = standing_checks.judge_proof(facts())
+    assert never.outcome is OK
+    assert "doRestoreDrill" in f"{never}"
 
 
 @pytest.mark.parametrize(

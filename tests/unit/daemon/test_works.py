@@ -13,7 +13,14 @@ from backupd.errors import AppServerUnavailable, ConfigError, SpaceExhausted, Un
 from backupd.items import Kind
 from backupd.jobs.archive.configuration import ConfigurationDump
 from backupd.jobs.archive.customizations import Customizations
-from backupd.jobs.restore import AccountRestore, ContentRestore, Export, ExternalRestore, ItemRestore
+from backupd.jobs.restore import (
+    AccountRestore,
+    ContentRestore,
+    Export,
+    ExternalRestore,
+    ItemRestore,
+    RestoreDrill,
+)
 from backupd.operations import Operation, Run
 from backupd.store import archives
 from backupd.store.archives import ArchiveType
@@ -41,6 +48,13 @@ class WorksWorld(BackupWorld):
             accounts=AccountRestore(self.store, self.server, clock=self.clock),
             export=Export(
                 self.store, clock=self.clock, make_target=export_target_maker(self.clock), forbidden=()
+            ),
+            drill=RestoreDrill(
+                self.store,
+                clock=self.clock,
+                make_target=export_target_maker(self.clock),
+                parent=self.path / "drills",
+                forbidden=(),
             ),
             external=ExternalRestore(self.store, self.server, clock=self.clock),
             contents=ContentRestore(self.store, self.server, clock=self.clock),
@@ -96,6 +110,22 @@ async def test_a_gap_that_grows_during_the_scan_stays_open(world: WorksWorld) ->
     world.server.changes = growing  # type: ignore[method-assign]
     await world.do("doAccountScan", account=ALICE)
     assert world.gaps() == [ALICE]
+
+
+async def test_a_drill_restores_into_a_scratch_server(world: WorksWorld, tmp_path: Path) -> None:
+    """With its parameters, and with those of a schedule, which gives none; the AppServer is not asked."""
+    await world.server.add(ALICE, Kind.MESSAGE, "INBOX", BODY)
+    await world.do("doSmartScan")
+    world.server.unavailable = "it must not be asked"
+    told = await world.do("doRestoreDrill", items=1, account_restores=0, seed=7, accounts=[ALICE])
+    assert "drill with seed 7: 1 items and 0 whole accounts" in told
+    told = await world.do("doRestoreDrill", started_by=SCHEDULE)
+    assert "1 items and 1 whole accounts at random past moments; 2 expected, 2 restored and equal" in told
+    (tmp_path.parent / f"{tmp_path.name}-apart").mkdir()
+    told = await world.do(
+        "doRestoreDrill", keep=True, scratch_path=str(tmp_path.parent / f"{tmp_path.name}-apart")
+    )
+    assert f"kept in {tmp_path.parent / f'{tmp_path.name}-apart'}" in told
 
 
 async def test_a_scan_that_fails_closes_nothing(world: WorksWorld) -> None:
