@@ -27,6 +27,7 @@ from backupd.states import State
 from backupd.store import database, index_past, index_queries, index_search, index_writing
 from backupd.store.index_queries import APPLICATION, SCHEMA, VERSION, Counts, KnownItem
 from backupd.store.index_search import Search
+from backupd.store.readers import Readers
 from backupd.volumes.disk import sync_directory
 
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -45,8 +46,7 @@ class Index:
         self._path = path
         self._writable = writable
         self._lock = threading.RLock()
-        self._threads = threading.local()
-        self._readers: list[sqlite3.Connection] = []
+        self._readers = Readers(path)
         self._recording = 0
         self._delta: Counter[str] = Counter()
         self._recorded: set[ItemKey] = set()
@@ -65,11 +65,10 @@ class Index:
             raise IndexUnusable(f"{path}: {error}") from error
 
     def close(self) -> None:
-        """Close all connections; what was not committed is gone."""
+        """Close all connections; what was not committed is gone. A reading that goes on is interrupted."""
         with self._lock:
-            for connection in (*self._readers, self._writer):
-                connection.close()
-            self._readers.clear()
+            self._readers.close()
+            self._writer.close()
 
     @property
     def is_recording(self) -> bool:
@@ -214,13 +213,7 @@ class Index:
             with self._marked():
                 yield self._writer
             return
-        connection = getattr(self._threads, "connection", None)
-        with self._marked():
-            if connection is None:
-                connection = database.connect(self._path, writable=False)
-                self._threads.connection = connection
-                with self._lock:
-                    self._readers.append(connection)
+        with self._marked(), self._readers.reading() as connection:
             yield connection
 
     @contextmanager

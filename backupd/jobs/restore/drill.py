@@ -47,6 +47,8 @@ ITEMS_MAX = 1_000
 ACCOUNTS_MAX = 100
 SPARE_ITEMS = 100
 """So many more are drawn, to take the place of items of which no state can be restored."""
+SERVER_ITEMS = 50
+"""A scratch server takes so many items, each in an account of its own: more accounts make it slow."""
 ITEM_ADDRESS = "item-{}@drill.invalid"
 
 log = structlog.get_logger(__name__)
@@ -163,15 +165,20 @@ class _Drilling:
     async def drill_items(self, run: Run, count: int) -> None:
         """Restore items one by one, each into a scratch account of its own, and compare them."""
         drawn = await asyncio.to_thread(self._draw_items, count)
-        if not drawn:
-            return
-        async with Scratch(self._place, "items", self._make_target) as appserver:
-            for key in drawn:
-                run.check()
-                if self.tally.items == count:
-                    break
-                await self._drill_item(run, appserver, key)
-                run.report(self.tally.items, count)
+        for place in range(0, len(drawn), SERVER_ITEMS):
+            if self.tally.items == count:
+                return
+            name = f"items-{place // SERVER_ITEMS + 1}"
+            try:
+                async with Scratch(self._place, name, self._make_target) as appserver:
+                    for key in drawn[place : place + SERVER_ITEMS]:
+                        run.check()
+                        if self.tally.items == count:
+                            break
+                        await self._drill_item(run, appserver, key)
+                        run.report(self.tally.items, count)
+            finally:
+                await asyncio.to_thread(self._place.drop, name)
 
     def _draw_items(self, count: int) -> list[ItemKey]:
         keys = (

@@ -69,8 +69,9 @@ class DrillPlace:
 
     def drop(self, name: str = "") -> None:
         """Remove a scratch server, or all of it, unless it is to be kept; blocks."""
-        if not self._keep:
-            shutil.rmtree(self.root / name if name else self.root)
+        place = self.root / name if name else self.root
+        if not self._keep and place.exists():
+            shutil.rmtree(place)
 
 
 class Scratch:

@@ -157,6 +157,8 @@ async def test_operations_are_told_by_type(world: AnsweringWorld) -> None:
         ended(3, "doItemRestore", OperationStatus.FAILED, 200, 1),
         ended(4, "doItemRestore", OperationStatus.SUCCESSFUL, 300, 7),
         ended(5, "doItemRestore", OperationStatus.STOPPED, 400, 1),
+        ended(8, "doRestoreDrill", OperationStatus.SUCCESSFUL, 500, 5),
+        ended(9, "doRestoreDrill", OperationStatus.FAILED, 600, 5),
         Operation(
             uuid="6",
             order=6,
@@ -183,6 +185,7 @@ async def test_operations_are_told_by_type(world: AnsweringWorld) -> None:
     assert found["operation_last_failed", ("doSmartScan",)] == 1
     assert found["operation_last_failed", ("doItemRestore",)] == 0
     assert found["operation_last_failed", ("doAccountScan",)] == 1
+    assert found["last_proven_restore_timestamp_seconds", ()] == start.timestamp() + 505
 
 
 async def test_gaps_and_waiting_photographs_age(world: AnsweringWorld) -> None:
@@ -215,6 +218,7 @@ async def test_before_a_first_scan_no_moment_is_told(world: AnsweringWorld) -> N
     found = await samples(world)
     assert ("recovery_age_seconds_worst", ()) not in found
     assert found["smartscan_last_success_timestamp_seconds", ()] == 0
+    assert found["last_proven_restore_timestamp_seconds", ()] == 0
 
 
 async def test_no_backup_means_both_scanners_are_off(world: AnsweringWorld) -> None:

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import msgspec
 import pytest
 
+from backupd.appservers.base import Listing
 from backupd.appservers.memory import MemoryServer
 from backupd.errors import OperationStopped, SpaceExhausted, UnknownAccount, UsageError
 from backupd.items import ItemKey, Kind
@@ -163,6 +164,21 @@ async def test_what_the_server_stores_otherwise_is_found_and_named(world):
         named = {error.item for error in world.run.errors}
         assert named == {f"{ALICE}/message/{item}" for item in world.messages}
         assert all("as of " in error.reason for error in world.run.errors)
+
+
+async def test_what_the_server_loses_later_is_found(world):
+    """Items that read back right after they were put, and are not listed in the end, are not proven."""
+
+    class Forgetful(MemoryServer):
+        async def changes(self, account: str, since: str | None) -> Listing:
+            return msgspec.structs.replace(await super().changes(account, since), items=())
+
+    verdict = await world.drill(
+        lambda _root, _kept: Target(appserver=Forgetful(world.clock), close=lambda: None), items=6
+    )
+    assert not verdict.successful
+    assert verdict.counts["proven"] == 0
+    assert any("not in the scratch account" in error.reason for error in world.run.errors)
 
 
 async def test_a_lost_and_a_corrupt_blob_fail_the_drill(world):
