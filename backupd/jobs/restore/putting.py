@@ -144,7 +144,7 @@ class Putting:
     ) -> None:
         for area, folder in folders:
             run.check()
-            if not folder:
+            if not folder and area is Area.MAIL:
                 continue
             try:
                 await self._patiently(run, partial(self._appserver.create_folder, target, area, folder))
