@@ -1,4 +1,4 @@
-"""Account restores and undeletes that are killed, at random moments and at each durable step, and given again.
+"""Account restores and undeletes that are killed at random moments and at each durable step, then run again.
 
 However often a run was cut off, the one that ends leaves what an undisturbed one leaves: everything once.
 """
@@ -152,7 +152,7 @@ def test_killed_at_random_moments(place: Path, nursery: Nursery, broker: Mosquit
 
 
 def test_killed_at_each_durable_step(place: Path, nursery: Nursery, broker: Mosquitto) -> None:
-    """Before and after each thing that a restore makes durable, the kill costs nothing and doubles nothing."""
+    """Before and after each thing that a restore makes durable, a kill costs and doubles nothing."""
 
     def crash(number: int) -> None:
         name, occurrence = KILLED[number]
