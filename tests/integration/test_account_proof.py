@@ -22,7 +22,8 @@ import pytest
 from backupd.items import Area, Kind, digest_of
 from tests.world.corpus import WHERE, corpus_root
 from tests.world.corpus_host import ACCOUNTS, World, corpus_host, reading, wait_until_recorded
-from tests.world.users import Users, kind_of
+from tests.world.mailtree import make_maildir
+from tests.world.users import Handle, Users, kind_of
 
 PROOFS = int(os.environ.get("BACKUPD_PROOFS", "10"))
 MOMENTS = max(4, PROOFS // 8)
@@ -30,6 +31,8 @@ CHANGES_PER_MOMENT = 60
 TWICE_OF = 5
 """Every so many pairs, one is restored again."""
 SEED = int(os.environ.get("BACKUPD_SEED", "20261123"))
+EMPTY = "Nothing in it"
+"""A folder that each account has."""
 QUIET_SECONDS = 0.25
 """Before and after a moment, so that it is clear on which side of it a change was."""
 WORDS = {"D": "draft", "F": "flagged", "P": "forwarded", "R": "answered", "S": "seen", "T": "deleted"}
@@ -120,6 +123,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def moments(world: World) -> list[Moment]:
     """Return moments of a life in which users did things in between."""
     found = []
+    for address in world.users.host.addresses:
+        make_maildir(world.users.host.tree.maildir(address, EMPTY))
+        world.users.folders[address, Area.MAIL, EMPTY] = Handle(address)
     with reading(world.daemon) as store:
         for _ in range(MOMENTS):
             wait_until_recorded(world, store)
