@@ -10,8 +10,9 @@ STAMP := $(VENV)/.installed
 COPIED := $(if $(filter-out .venv,$(VENV)),$(shell find backupd daemon docs -type f -not -name '*.pyc'))
 MAIL ?=
 CRASHES ?= 1000
+PROOFS ?= 200
 
-.PHONY: help install debian-packages demo run test check crash bench format lock clean
+.PHONY: help install debian-packages demo run test check crash proof bench format lock clean
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -40,6 +41,9 @@ check: install ## style, types, import walls, tidiness (seconds)
 
 crash: install ## kill the daemon $(CRASHES) times and at each durable step
 	@BACKUPD_CRASHES=$(CRASHES) $(BIN)/python -m pytest -q tests/crash
+
+proof: install ## restore accounts of the open corpus as of $(PROOFS) random moments, and compare
+	@BACKUPD_PROOFS=$(PROOFS) $(BIN)/python -m pytest -q -s tests/integration/test_account_proof.py
 
 bench: install ## measure, and print the figures as JSON
 	@$(BIN)/python -m tests.bench

@@ -9,6 +9,7 @@ durable on return.
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import re
@@ -39,6 +40,8 @@ from backupd.items import Area
 
 LOCK_SECONDS_MAX = 10.0
 LOCK_STALE_SECONDS = 120.0
+_ABOUT_THE_NAME = frozenset({errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.ELOOP})
+"""What no waiting mends: the file system can't have such a name."""
 _counter = itertools.count(1)
 _UNPLAIN = re.compile(r"[^A-Za-z0-9._@=+-]+")
 _KEYWORD = re.compile(r"[^\x00-\x20\x7f(){%*\"\\\]]+\Z")
@@ -276,6 +279,8 @@ def told_apart(account: Path) -> Iterator[None]:
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise AppServerRefused(f"{error.filename}: {error.strerror}") from error
     except OSError as error:
+        if error.errno in _ABOUT_THE_NAME:
+            raise AppServerRefused(f"{error.filename}: {error.strerror}") from error
         raise AppServerUnavailable(
             f"can't write to {error.filename or account}: {error.strerror}",
             hint="may the service's user write to the mail storage, and is there space?",

@@ -3,8 +3,8 @@
 Before a chunk the ledger keeps that its items are begun, after it as which items they were made. A restore
 that is run again skips what is made and still there; one that was killed finds what its last chunk had made
 by content and folder, among what is new in the target since. Each item is read back and compared. An item
-that can't be restored is noted with its reason, and the next one is restored; an AppServer that is away is
-waited for with back-off, for a bounded time, then the operation fails and can be given again.
+that can't be restored is noted with its reason, and the next one is restored; an AppServer that is away, or
+can't write, is waited for with back-off, for a bounded time, then the operation fails and can be given again.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ BACK_OFF_SECONDS_MIN = 1.0
 BACK_OFF_SECONDS_MAX = 60.0
 PATIENCE_SECONDS = 900.0
 """How long an AppServer that is away is waited for."""
+DOUBTFUL_SECONDS = 300.0
+"""How long an item is tried where the AppServer took others just before."""
 ONE_ITEM = (AppServerRefused, BlobMissing, CorruptBlob, ItemVanished, UnknownItem, VolumeError)
 """What is wrong with one item alone."""
 
@@ -116,6 +118,9 @@ class Putting:
         self._kept: RestoreMemory = KeptRestores(store.ledger) if kept is None else kept
         self._began_empty = began_empty
         self._refused_in_a_row = 0
+        self._written = 0
+        """So many items the AppServer took."""
+        self._waited_in_vain = False
 
     async def run(
         self, run: Run, plan: Plan, source: str, target: str, done: Counted, *, total: int | None = None
@@ -145,7 +150,7 @@ class Putting:
     ) -> None:
         for area, folder in folders:
             run.check()
-            if not folder:
+            if not folder and area is Area.MAIL:
                 continue
             try:
                 await self._patiently(run, partial(self._appserver.create_folder, target, area, folder))
@@ -243,6 +248,8 @@ class Putting:
             self._note(run, one, error)
             return ""
         self._refused_in_a_row = 0
+        self._written += 1
+        self._waited_in_vain = False
         return new
 
     async def _put(self, one: Wanted, target: str) -> str:
@@ -293,20 +300,33 @@ class Putting:
         return await self._patiently(run, act)
 
     async def _patiently(self, run: Run, act: Callable[[], Awaitable[Result]]) -> Result:
-        """Do something with the AppServer; while it is away, wait with back-off for a bounded time."""
+        """Do something with the AppServer; while it can't, wait with back-off for a bounded time.
+
+        It may answer and yet store nothing, while its disk is full, say: that is waited for, too. Where it
+        took others after this had failed, it is about this one; where it took others just before, it
+        may be, and is waited for not quite as long.
+        """
         began, delay = self._clock.monotonic(), BACK_OFF_SECONDS_MIN
+        at_first, at_failure = self._written, None
         while True:
+            at_start = self._written
             try:
                 return await act()
             except AppServerUnavailable as error:
-                if await self._answers() and delay > BACK_OFF_SECONDS_MIN:
-                    # It is there, and still can't do this: that is about this item.
+                waited = self._clock.monotonic() - began
+                works = at_failure is not None and at_start > at_failure
+                doubtful = waited > DOUBTFUL_SECONDS and self._written > at_first
+                too_long = waited > PATIENCE_SECONDS
+                hopeless = at_failure is not None and self._waited_in_vain
+                if (works or doubtful or too_long or hopeless) and await self._answers():
+                    self._waited_in_vain |= too_long
                     raise AppServerRefused(error.message, hint=error.hint) from error
-                if self._clock.monotonic() - began > PATIENCE_SECONDS:
+                if too_long:
                     raise AppServerUnavailable(
                         f"the AppServer stayed away: {error.message}",
                         hint="give the same command again when it is back: it goes on where it stopped",
                     ) from error
+                at_failure = self._written if at_failure is None else at_failure
                 log.warning("restore_waits", reason=error.message, retry_seconds=delay)
                 run.check()
                 await self._clock.sleep(delay)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -15,7 +16,7 @@ import pytest
 
 from backupd.appservers import delivery
 from backupd.appservers.base import Account
-from backupd.appservers.delivery import deliver_file, deliver_message, make_mail_folder, toml_of
+from backupd.appservers.delivery import deliver_file, deliver_message, make_mail_folder, told_apart, toml_of
 from backupd.errors import AppServerRefused, AppServerUnavailable
 from backupd.items import Area, Kind
 from backupd.states import Photograph
@@ -177,3 +178,11 @@ async def test_a_put_contact_is_listed_under_its_id(server, account):
     assert identifier in {item.item for item in (await server.changes(account, None)).items}
     with pytest.raises(AppServerRefused):
         await server.put(account, Kind.FOLDER, photograph, io.BytesIO(b""))
+
+
+def test_a_name_that_no_waiting_mends_is_refused(tmp_path):
+    """What the file system can't name is about the item; a full disk is about the storage."""
+    with pytest.raises(AppServerRefused, match="too long"), told_apart(tmp_path):
+        (tmp_path / ("x" * 300)).mkdir()
+    with pytest.raises(AppServerUnavailable, match="space"), told_apart(tmp_path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path))

@@ -98,6 +98,7 @@ async def world(tmp_path: Path) -> AsyncIterator[RestoreWorld]:
             )
         await made.server.add(ALICE, Kind.DOCUMENT, "Plans", b"a plan", name="plan.txt")
         await made.server.create_folder(ALICE, Area.MAIL, "Empty")
+        await made.server.create_folder(ALICE, Area.CONTACTS, "")
         yield made
 
 
