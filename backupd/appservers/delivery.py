@@ -37,6 +37,7 @@ from backupd.appservers.naming import NAME_BYTES_MAX, checked_name, checked_path
 from backupd.errors import AppServerRefused, AppServerUnavailable
 from backupd.items import Area
 
+COPY_BYTES = 1 << 20
 LOCK_SECONDS_MAX = 10.0
 LOCK_STALE_SECONDS = 120.0
 _counter = itertools.count(1)
@@ -57,17 +58,17 @@ def deliver_message(account: Path, folder: str, metadata: Mapping[str, Any], con
     """Store a message with flags, keywords and date. Raises `AppServerRefused`, `AppServerUnavailable`."""
     directory = make_mail_folder(account, folder)
     letters = {FLAG_LETTERS[word] for word in metadata.get("flags", ()) if word in FLAG_LETTERS}
-    letters |= set(_keyword_letters(directory, metadata.get("tags", ())))
-    unique = _unique_name()
+    letters |= set(keyword_letters(directory, metadata.get("tags", ())))
+    unique = unique_name()
     aside = directory / "tmp" / unique
-    with _told_apart(account):
-        size = _write(aside, content, mtime_of(metadata.get("received")), account)
-        name = f"{unique},S={size}:2,{''.join(sorted(letters))}"
+    with told_apart(account):
+        facts = write(str(aside), content, mtime_of(metadata.get("received")), account.stat())
+        name = f"{unique},S={facts.st_size}:2,{''.join(sorted(letters))}"
         durable.step("delivery.message_written")
         # The name holds host, process and a counter: nobody else has it.
         aside.rename(directory / "cur" / name)
-        durable.sync_directory(directory / "cur")
-        return Delivered(directory, f"cur/{name}", (directory / "cur" / name).stat())
+        _sync_name(directory / "cur" / name)
+        return Delivered(directory, f"cur/{name}", facts)
 
 
 def deliver_file(
@@ -75,26 +76,44 @@ def deliver_file(
 ) -> Delivered:
     """Store a contact, an appointment or a document under the wanted name, or the first free one like it."""
     directory = make_tree_folder(account, area, folder)
+    aside = directory / f"{ASIDE_PREFIX}{unique_name()}"
+    with told_apart(account):
+        facts = write(str(aside), content, mtime_of(metadata.get("modified")), account.stat())
+        name = link_aside(aside, directory, area, wanted, account)
+        _sync_name(directory / checked_name(name))
+        return Delivered(directory, name, facts)
+
+
+def link_aside(aside: Path, directory: Path, area: Area, wanted: str, account: Path) -> str:
+    """Give what was written aside the wanted name, or the first free one like it; return the name."""
     suffix = SUFFIX_OF_AREA.get(area, "")
     stem = wanted[: -len(suffix)] if suffix and wanted.lower().endswith(suffix) else wanted
     if area is Area.FILES:
         stem, dot, extension = wanted.rpartition(".")
         stem, suffix = (stem, dot + extension) if stem else (wanted, "")
-    aside = directory / f"{ASIDE_PREFIX}{_unique_name()}"
-    with _told_apart(account):
-        _write(aside, content, mtime_of(metadata.get("modified")), account)
+    with told_apart(account):
         try:
-            for number in itertools.count(1):
-                name = f"{stem}{suffix}" if number == 1 else f"{stem}~{number}{suffix}"
+            number, name = 1, f"{stem}{suffix}"
+            while True:
                 try:
                     os.link(aside, directory / checked_name(name), follow_symlinks=False)
-                    break
                 except FileExistsError:
-                    continue
+                    number += 1
+                    name = f"{stem}~{number}{suffix}"
+                else:
+                    return name
         finally:
             aside.unlink()
-        durable.sync_directory(directory)
-        return Delivered(directory, name, (directory / checked_name(name)).stat())
+
+
+def _sync_name(path: Path) -> None:
+    """Make a new name durable; where that fails it is taken back, so that another try makes no second one."""
+    try:
+        durable.step("delivery.named")
+        durable.sync_directory(path.parent)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def file_name_for(area: Area, identifier: str) -> str:
@@ -106,7 +125,7 @@ def file_name_for(area: Area, identifier: str) -> str:
 def make_mail_folder(account: Path, folder: str) -> Path:
     """Make sure that a mail folder is there, with those above it left alone; return its directory."""
     maildir = account / DIRECTORY_OF_AREA[Area.MAIL]
-    with _told_apart(account):
+    with told_apart(account):
         if not maildir.is_dir() or not (maildir / "cur").is_dir():
             _make_maildir(maildir, account)
         known = mail_folders(str(maildir)).get(folder)
@@ -131,7 +150,7 @@ def _make_maildir(directory: Path, account: Path) -> None:
 
 def make_tree_folder(account: Path, area: Area, folder: str) -> Path:
     """Make sure that a folder of contacts, calendars or files is there; return its directory."""
-    with _told_apart(account):
+    with told_apart(account):
         directory = account / DIRECTORY_OF_AREA[area]
         _make_directory(directory, account)
         for name in checked_path(folder):
@@ -163,11 +182,11 @@ def make_account(root: Path, account: Account, identifier: str) -> Path:
         raise AppServerRefused(f"{account.name!r} is no address", hint="write user@domain", name=account.name)
     domain_directory = root / _visible(domain)
     directory = domain_directory / _visible(user)
-    with _told_apart(root):
+    with told_apart(root):
         if directory.exists() or directory.is_symlink():
             raise AppServerRefused(f"the account {account.name!r} is there already", name=account.name)
         _make_directory(domain_directory, root)
-        aside = domain_directory / f"{ASIDE_PREFIX}{_unique_name()}"
+        aside = domain_directory / f"{ASIDE_PREFIX}{unique_name()}"
         try:
             _make_directory(aside, domain_directory)
             attributes = {"id": identifier, **account.metadata}
@@ -218,7 +237,7 @@ def _toml_value(value: Any) -> str:
             return msgspec.json.encode(value).decode("utf-8").replace("\x7f", "\\u007f")
 
 
-def _unique_name() -> str:
+def unique_name() -> str:
     """Return a name as the Maildir specification wants it: time, process and counter, host."""
     now = time.time_ns()
     host = _UNPLAIN.sub("_", socket.gethostname().replace("/", "_")) or "localhost"
@@ -226,19 +245,27 @@ def _unique_name() -> str:
     return f"{seconds}.M{rest // 1000:06d}P{os.getpid()}Q{next(_counter)}.{host}"
 
 
-def _write(path: Path, content: BinaryIO, mtime_ns: int | None, account: Path) -> int:
+def write(
+    path: str, content: BinaryIO, mtime_ns: int | None, like: os.stat_result, *, durably: bool = True
+) -> os.stat_result:
+    """Write a new file with the owner of another one and a date; return its facts. A failure leaves nothing.
+
+    Whoever writes many at a time says `durably=False` and syncs them together.
+    """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o600)
     try:
-        with os.fdopen(descriptor, "wb", closefd=False) as file:
-            shutil.copyfileobj(content, file, 1 << 20)
-        _own(path, account)
+        while piece := content.read(COPY_BYTES):
+            durable.write_all(descriptor, piece)
+        if os.geteuid() == 0:
+            os.fchown(descriptor, like.st_uid, like.st_gid)
         if mtime_ns is not None:
             os.utime(descriptor, ns=(mtime_ns, mtime_ns))
-        os.fsync(descriptor)
-        return os.fstat(descriptor).st_size
+        if durably:
+            os.fsync(descriptor)
+        return os.fstat(descriptor)
     except BaseException:
-        path.unlink(missing_ok=True)
+        Path(path).unlink(missing_ok=True)
         raise
     finally:
         os.close(descriptor)
@@ -252,7 +279,7 @@ def _own(path: Path, account: Path) -> None:
 
 
 @contextlib.contextmanager
-def _told_apart(account: Path) -> Iterator[None]:
+def told_apart(account: Path) -> Iterator[None]:
     """Turn an `OSError` into the operating error it is."""
     try:
         yield
@@ -265,12 +292,12 @@ def _told_apart(account: Path) -> Iterator[None]:
         ) from error
 
 
-def _keyword_letters(directory: Path, tags: Any) -> str:
+def keyword_letters(directory: Path, tags: Any) -> str:
     """Return the letters of keywords, giving new ones a number where there is room; 26 is Maildir's limit."""
     wanted = [tag for tag in tags if isinstance(tag, str) and _KEYWORD.match(tag)]
     known = {name: letter for letter, name in read_keywords(str(directory)).items()}
     if any(tag not in known for tag in wanted):
-        with _told_apart(directory), _uidlist_lock(directory):
+        with told_apart(directory), _uidlist_lock(directory):
             known = {name: letter for letter, name in read_keywords(str(directory)).items()}
             for tag in wanted:
                 free = [

@@ -10,16 +10,16 @@ waited for with back-off, for a bounded time, then the operation fails and can b
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import BinaryIO, TypeVar
 
 import msgspec
 import structlog
 
-from backupd.appservers.base import AppServer
+from backupd.appservers.base import AppServer, Reading
+from backupd.appservers.many import NewItem, put_many, read_many
 from backupd.clock import Clock
 from backupd.errors import (
     AppServerRefused,
@@ -39,10 +39,9 @@ from backupd.store.blobs import Blobs
 from backupd.store.ledger_tables import KeptRestores, RestorePlace
 from backupd.store.store import Store
 
-CHUNK_ITEMS = 128
-AT_ONCE = 4
-SPOOL_BYTES_MAX = 4 << 20
-COPY_BYTES = 1 << 20
+CHUNK_ITEMS = 256
+CHUNK_BYTES = 64 << 20
+"""A chunk ends with the item that reaches this: progress and stops are between chunks."""
 REFUSED_IN_A_ROW_MAX = 50
 """So many items in a row that the AppServer can't take although it answers: something else is wrong."""
 BACK_OFF_SECONDS_MIN = 1.0
@@ -83,6 +82,41 @@ class Counted(msgspec.Struct, kw_only=True):
         return {name: int(getattr(self, name)) for name in self.__struct_fields__}
 
 
+def chunks_of(items: Iterable[Wanted]) -> Iterator[list[Wanted]]:
+    """Yield items in chunks of bounded number and size."""
+    chunk: list[Wanted] = []
+    content_bytes = 0
+    for one in items:
+        chunk.append(one)
+        content_bytes += one.photograph.size or 0
+        if len(chunk) == CHUNK_ITEMS or content_bytes >= CHUNK_BYTES:
+            yield chunk
+            chunk, content_bytes = [], 0
+    if chunk:
+        yield chunk
+
+
+def why_not_kept(one: Wanted) -> BackupdError | None:
+    """Return why the backup itself does not hold what is wanted, None where it should."""
+    if "metadata" in one.lacking:
+        return UnknownItem("it was never photographed: it was gone before it could be read")
+    if one.photograph.digest is None or "content" in one.lacking:
+        return BlobMissing("its content was never stored")
+    return None
+
+
+class BlobContent(msgspec.Struct, frozen=True):
+    """A blob as the content of an item to be put; reading it to the end verifies it."""
+
+    blobs: Blobs
+    digest: str
+    size: int
+
+    def open(self) -> BinaryIO:
+        """Open the blob. Raises `BlobMissing`, `CorruptBlob`, `VolumeError`."""
+        return self.blobs.open(self.digest)
+
+
 class Putting:
     """Puts what plans want into an AppServer. `blobs` and `origin` are the source's: empty for our own."""
 
@@ -109,9 +143,8 @@ class Putting:
         done.expected += len(plan.items)
         await self._make_folders(run, plan.folders, target, done)
         known = await self._known(source, target, plan.items)
-        for place in range(0, len(plan.items), CHUNK_ITEMS):
+        for chunk in chunks_of(plan.items):
             run.check()
-            chunk = plan.items[place : place + CHUNK_ITEMS]
             fresh = [one for one in chunk if self._place(one, target) not in known]
             done.skipped += len(chunk) - len(fresh)
             await self._put_chunk(run, fresh, source, target, done)
@@ -196,61 +229,105 @@ class Putting:
             return
         basis = self._store.journal.last_sequence
         await asyncio.to_thread(self._kept.begin, source, [self._place(one, target) for one in fresh], basis)
-        made: dict[RestorePlace, str] = {}
+        made: dict[RestorePlace, tuple[Wanted, str]] = {}
         try:
-            for place in range(0, len(fresh), AT_ONCE):
-                together = fresh[place : place + AT_ONCE]
-                results = await asyncio.gather(*(self._put_one(run, one, target) for one in together))
-                for one, new in zip(together, results, strict=True):
-                    if new:
-                        made[self._place(one, target)] = new
-                    else:
-                        done.unrestored += 1
+            for one, put in await self._put_together(fresh, target):
+                new = await self._settled(run, one, put, target)
+                if new:
+                    made[self._place(one, target)] = one, new
+                else:
+                    done.unrestored += 1
         finally:
-            await asyncio.to_thread(self._kept.end, source, made)
-        for one in fresh:
-            identifier = made.get(self._place(one, target))
-            if identifier is not None:
-                await self._prove(run, one, ItemKey(target, one.kind, identifier), done)
+            ids = {place: new for place, (_, new) in made.items()}
+            await asyncio.to_thread(self._kept.end, source, ids)
+        await self._prove(run, list(made.values()), target, done)
 
-    async def _put_one(self, run: Run, one: Wanted, target: str) -> str:
-        """Put an item; return its new id, empty where it can't be restored: then the reason is noted."""
+    async def _put_together(
+        self, fresh: Sequence[Wanted], target: str
+    ) -> list[tuple[Wanted, str | BackupdError]]:
+        """Put items; return each with its new id, or with what went wrong."""
+        ended: dict[int, str | BackupdError] = {}
+        items = []
+        for number, one in enumerate(fresh):
+            reason = why_not_kept(one)
+            if reason is None:
+                items.append((number, self._new_item(one)))
+            else:
+                ended[number] = reason
         try:
-            new = await self._patiently(run, partial(self._put, one, target))
+            results = await put_many(self._appserver, target, [item for _, item in items])
+        except (AppServerUnavailable, *ONE_ITEM) as error:
+            results = [error] * len(items)
+        for (number, _), result in zip(items, results, strict=True):
+            ended[number] = result
+        return [(one, ended[number]) for number, one in enumerate(fresh)]
+
+    def _new_item(self, one: Wanted) -> NewItem:
+        digest = one.photograph.digest or ""
+        content = BlobContent(self._blobs, digest, one.photograph.size or 0)
+        return NewItem(kind=one.kind, photograph=one.photograph, content=content)
+
+    async def _settled(self, run: Run, one: Wanted, put: str | BackupdError, target: str) -> str:
+        """Return an item's new id, empty where it can't be restored (noted); wait where that may pass."""
+        if isinstance(put, str):
+            self._refused_in_a_row = 0
+            return put
+        try:
+            if isinstance(put, ONE_ITEM):
+                raise put
+            return await self._put_one(run, one, target)
         except ONE_ITEM as error:
             self._note(run, one, error)
             return ""
+
+    async def _put_one(self, run: Run, one: Wanted, target: str) -> str:
+        """Put an item with patience; return its new id."""
+
+        async def put() -> str:
+            (new,) = await put_many(self._appserver, target, [self._new_item(one)])
+            if isinstance(new, BackupdError):
+                raise new
+            return new
+
+        new = await self._patiently(run, put)
         self._refused_in_a_row = 0
         return new
 
-    async def _put(self, one: Wanted, target: str) -> str:
-        if "metadata" in one.lacking:
-            raise UnknownItem("it was never photographed: it was gone before it could be read")
-        with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES_MAX) as content:
-            await asyncio.to_thread(self._copy_blob, one, content)
-            return await self._appserver.put(target, one.kind, one.photograph, cast("BinaryIO", content))
+    async def _prove(self, run: Run, made: Sequence[tuple[Wanted, str]], target: str, done: Counted) -> None:
+        """Read restored items back and count them; what reads back otherwise is no restored item."""
+        wanted = {ItemKey(target, one.kind, new): one for one, new in made}
 
-    def _copy_blob(self, one: Wanted, target: Any) -> None:
-        digest = one.photograph.digest
-        if digest is None or "content" in one.lacking:
-            raise BlobMissing("its content was never stored")
-        with self._blobs.open(digest) as content:
-            while piece := content.read(COPY_BYTES):
-                target.write(piece)
-        target.seek(0)
+        def judge(key: ItemKey, reading: Reading) -> str:
+            return why_not_equal(wanted[key].photograph, reading)
 
-    async def _prove(self, run: Run, one: Wanted, made: ItemKey, done: Counted) -> None:
-        """Read a restored item back and count it; what reads back otherwise is no restored item."""
+        async def read(*keys: ItemKey) -> list[str | BackupdError]:
+            reasons = await read_many(self._appserver, target, keys, judge)
+            for reason in reasons:
+                if isinstance(reason, BackupdError) and not isinstance(reason, ONE_ITEM):
+                    raise reason
+            return reasons
+
         try:
-            reading = await self._patiently(run, partial(self._appserver.read, made))
-            reason = await asyncio.to_thread(why_not_equal, one.photograph, reading)
+            reasons = await self._patiently(run, partial(read, *wanted))
+        except AppServerRefused:
+            # Something is with one of them: each by itself, and with patience.
+            reasons = [await self._read_back(run, key, read) for key in wanted]
+        for (key, one), reason in zip(wanted.items(), reasons, strict=True):
+            if reason:
+                done.unrestored += 1
+                said = reason.message if isinstance(reason, BackupdError) else reason
+                run.note_error(str(one.source.item), f"restored as {key.item}, but {said}")
+            else:
+                done.restored += 1
+
+    async def _read_back(
+        self, run: Run, key: ItemKey, read: Callable[..., Awaitable[list[str | BackupdError]]]
+    ) -> str | BackupdError:
+        try:
+            (reason,) = await self._patiently(run, partial(read, key))
         except ONE_ITEM as error:
-            reason = error.message
-        if reason:
-            done.unrestored += 1
-            run.note_error(str(one.source.item), f"restored as {made.item}, but {reason}")
-            return
-        done.restored += 1
+            return error
+        return reason
 
     def _note(self, run: Run, one: Wanted, error: BackupdError) -> None:
         run.note_error(one.source.item, error.message)
