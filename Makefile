@@ -8,8 +8,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 MAIL ?=
 CRASHES ?= 1000
+PROOFS ?= 200
 
-.PHONY: help install debian-packages demo run test check crash bench format lock clean
+.PHONY: help install debian-packages demo run test check crash proof bench format lock clean
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -38,6 +39,9 @@ check: install ## style, types, import walls, tidiness (seconds)
 
 crash: install ## kill the daemon $(CRASHES) times and at each durable step
 	@BACKUPD_CRASHES=$(CRASHES) $(BIN)/python -m pytest -q tests/crash
+
+proof: install ## restore $(PROOFS) random accounts of the open corpus as of random moments, and compare
+	@BACKUPD_PROOFS=$(PROOFS) $(BIN)/python -m pytest -q -s tests/integration/test_corpus_restores.py
 
 bench: install ## measure, and print the figures as JSON
 	@$(BIN)/python -m tests.bench

@@ -1,10 +1,11 @@
 # PTH: hundreds of files at a time are written here: os calls serve, Path objects cost too much.
-# ruff: noqa: PTH104, PTH108
+# ruff: noqa: PTH104, PTH108, PTH110, PTH208
 """Puts many items into the files of a mail host together: for restores of whole accounts.
 
 All are written aside, made durable by one sync of the file system, given their names, and the directories are
 synced once each. What `delivery` promises of one item holds for each: owner and modes, nothing overwritten,
-durable on return, nothing left of what could not be put. An item that fails fails alone.
+durable on return, nothing left of what could not be put. An item that fails fails alone. What a killed
+process leaves aside is removed by the next one that puts something into the same folder.
 """
 
 from __future__ import annotations
@@ -83,8 +84,7 @@ class _Deliveries:
         try:
             directory = self._directory(one.area, one.folder)
             is_mail = one.area is Area.MAIL
-            beginning = "tmp/" if is_mail else ASIDE_PREFIX
-            aside = f"{directory}/{beginning}{delivery.unique_name()}"
+            aside = f"{_place_aside(one.area, directory)}/{ASIDE_PREFIX}{delivery.unique_name()}"
             modified = mtime_of(one.metadata.get("received" if is_mail else "modified"))
             with one.content.open() as content, delivery.told_apart(self._account):
                 like = self._like = self._like or self._account.stat()
@@ -101,6 +101,8 @@ class _Deliveries:
                     found = delivery.make_mail_folder(self._account, folder)
                 else:
                     found = delivery.make_tree_folder(self._account, area, folder)
+                with delivery.told_apart(self._account):
+                    _remove_leftovers(_place_aside(area, found))
             except BackupdError as error:
                 found = error
             self._folders[area, folder] = found
@@ -121,7 +123,7 @@ class _Deliveries:
                 FLAG_LETTERS[word] for word in arrival.metadata.get("flags", ()) if word in FLAG_LETTERS
             }
             letters |= self._keyword_letters(directory, arrival.metadata.get("tags") or ())
-            unique = one.path.rpartition("/")[2]
+            unique = one.path.rpartition(f"/{ASIDE_PREFIX}")[2]
             name = f"cur/{unique},S={one.facts.st_size}:2,{''.join(sorted(letters))}"
             with delivery.told_apart(self._account):
                 os.rename(one.path, f"{directory}/{name}")
@@ -160,6 +162,21 @@ class _Deliveries:
                 _remove([f"{one.directory}/{one.name}"])
             told.append(one if reason is None else reason)
         return told
+
+
+def _place_aside(area: Area, directory: Path) -> str:
+    """Return where items of a folder are written until they get their names."""
+    return str(directory / "tmp" if area is Area.MAIL else directory)
+
+
+def _remove_leftovers(place: str) -> None:
+    """Remove what processes on this host that live no more had written aside."""
+    for name in os.listdir(place):
+        if not name.startswith(ASIDE_PREFIX):
+            continue
+        writer = delivery.writer_of(name)
+        if writer is not None and not os.path.exists(f"/proc/{writer}"):
+            _remove([f"{place}/{name}"])
 
 
 def _place(one: Delivered) -> Path:

@@ -42,6 +42,7 @@ LOCK_SECONDS_MAX = 10.0
 LOCK_STALE_SECONDS = 120.0
 _counter = itertools.count(1)
 _UNPLAIN = re.compile(r"[^A-Za-z0-9._@=+-]+")
+_UNIQUE = re.compile(r"\d+\.M\d+P(\d+)Q\d+\.(.+)\Z")
 _KEYWORD = re.compile(r"[^\x00-\x20\x7f(){%*\"\\\]]+\Z")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+\Z")
 
@@ -239,10 +240,18 @@ def _toml_value(value: Any) -> str:
 
 def unique_name() -> str:
     """Return a name as the Maildir specification wants it: time, process and counter, host."""
-    now = time.time_ns()
-    host = _UNPLAIN.sub("_", socket.gethostname().replace("/", "_")) or "localhost"
-    seconds, rest = divmod(now, 1_000_000_000)
-    return f"{seconds}.M{rest // 1000:06d}P{os.getpid()}Q{next(_counter)}.{host}"
+    seconds, rest = divmod(time.time_ns(), 1_000_000_000)
+    return f"{seconds}.M{rest // 1000:06d}P{os.getpid()}Q{next(_counter)}.{_host()}"
+
+
+def writer_of(name: str) -> int | None:
+    """Return the process on this host that made a name of ours, None where it is none."""
+    found = _UNIQUE.search(name)
+    return int(found[1]) if found is not None and found[2] == _host() else None
+
+
+def _host() -> str:
+    return _UNPLAIN.sub("_", socket.gethostname().replace("/", "_")) or "localhost"
 
 
 def write(
