@@ -9,6 +9,7 @@ durable on return.
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import re
@@ -42,6 +43,8 @@ LOCK_SECONDS_MAX = 10.0
 LOCK_STALE_SECONDS = 120.0
 _counter = itertools.count(1)
 _UNPLAIN = re.compile(r"[^A-Za-z0-9._@=+-]+")
+_OF_THE_ITEM = frozenset({errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.ELOOP, errno.EFBIG})
+"""What is wrong with a name or a content, and will be the next time."""
 _UNIQUE = re.compile(r"\d+\.M\d+P(\d+)Q\d+\.(.+)\Z")
 _KEYWORD = re.compile(r"[^\x00-\x20\x7f(){%*\"\\\]]+\Z")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+\Z")
@@ -295,6 +298,8 @@ def told_apart(account: Path) -> Iterator[None]:
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise AppServerRefused(f"{error.filename}: {error.strerror}") from error
     except OSError as error:
+        if error.errno in _OF_THE_ITEM:
+            raise AppServerRefused(f"{error.filename or account}: {error.strerror}") from error
         raise AppServerUnavailable(
             f"can't write to {error.filename or account}: {error.strerror}",
             hint="may the service's user write to the mail storage, and is there space?",

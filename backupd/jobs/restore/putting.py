@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
 import msgspec
 import structlog
@@ -26,12 +26,11 @@ from backupd.errors import (
     AppServerUnavailable,
     BackupdError,
     BlobMissing,
-    CorruptBlob,
     ItemVanished,
     UnknownItem,
-    VolumeError,
 )
 from backupd.items import Area, ItemKey
+from backupd.jobs.restore.patience import Patience
 from backupd.jobs.restore.plan import Plan, Wanted
 from backupd.jobs.restore.proof import digest_of_reading, why_not_equal
 from backupd.operations import Run
@@ -44,15 +43,6 @@ CHUNK_BYTES = 64 << 20
 """A chunk ends with the item that reaches this: progress and stops are between chunks."""
 REFUSED_IN_A_ROW_MAX = 50
 """So many items in a row that the AppServer can't take although it answers: something else is wrong."""
-BACK_OFF_SECONDS_MIN = 1.0
-BACK_OFF_SECONDS_MAX = 60.0
-PATIENCE_SECONDS = 900.0
-"""How long an AppServer that is away is waited for."""
-ONE_ITEM = (AppServerRefused, BlobMissing, CorruptBlob, ItemVanished, UnknownItem, VolumeError)
-"""What is wrong with one item alone."""
-
-Result = TypeVar("Result")
-
 log = structlog.get_logger(__name__)
 
 
@@ -126,7 +116,7 @@ class Putting:
         self._store = store
         self._appserver = appserver
         self._blobs = blobs
-        self._clock = clock
+        self._patience = Patience(appserver, clock)
         self._origin = origin
         self._kept = KeptRestores(store.ledger)
         self._refused_in_a_row = 0
@@ -147,7 +137,8 @@ class Putting:
             run.check()
             fresh = [one for one in chunk if self._place(one, target) not in known]
             done.skipped += len(chunk) - len(fresh)
-            await self._put_chunk(run, fresh, source, target, done)
+            if fresh:
+                await self._put_chunk(run, fresh, source, target, done)
             run.report(done.restored + done.skipped + done.unrestored, total)
 
     def _place(self, one: Wanted, target: str) -> RestorePlace:
@@ -161,7 +152,7 @@ class Putting:
             if not folder:
                 continue
             try:
-                await self._patiently(run, partial(self._appserver.create_folder, target, area, folder))
+                await self._patience.wait(run, partial(self._appserver.create_folder, target, area, folder))
                 done.folders += 1
             except AppServerRefused as error:
                 run.note_error(f"folder {folder}", error.message)
@@ -225,73 +216,43 @@ class Putting:
     async def _put_chunk(
         self, run: Run, fresh: Sequence[Wanted], source: str, target: str, done: Counted
     ) -> None:
-        if not fresh:
-            return
         basis = self._store.journal.last_sequence
         await asyncio.to_thread(self._kept.begin, source, [self._place(one, target) for one in fresh], basis)
-        made: dict[RestorePlace, tuple[Wanted, str]] = {}
+        made: dict[RestorePlace, str] = {}
+        restored: list[tuple[Wanted, str]] = []
+
+        async def put(some: Sequence[Wanted]) -> list[str | BackupdError]:
+            ends = await self._put_together(some, target)
+            made.update(
+                (self._place(one, target), new)
+                for one, new in zip(some, ends, strict=True)
+                if isinstance(new, str)
+            )
+            return ends
+
         try:
-            for one, put in await self._put_together(fresh, target):
-                new = await self._settled(run, one, put, target)
-                if new:
-                    made[self._place(one, target)] = one, new
+            for one, new in zip(fresh, await self._patience.each(run, fresh, put), strict=True):
+                if isinstance(new, str):
+                    self._refused_in_a_row = 0
+                    restored.append((one, new))
                 else:
                     done.unrestored += 1
+                    self._note(run, one, new)
         finally:
-            ids = {place: new for place, (_, new) in made.items()}
-            await asyncio.to_thread(self._kept.end, source, ids)
-        await self._prove(run, list(made.values()), target, done)
+            await asyncio.to_thread(self._kept.end, source, made)
+        await self._prove(run, restored, target, done)
 
-    async def _put_together(
-        self, fresh: Sequence[Wanted], target: str
-    ) -> list[tuple[Wanted, str | BackupdError]]:
-        """Put items; return each with its new id, or with what went wrong."""
-        ended: dict[int, str | BackupdError] = {}
-        items = []
-        for number, one in enumerate(fresh):
-            reason = why_not_kept(one)
-            if reason is None:
-                items.append((number, self._new_item(one)))
-            else:
-                ended[number] = reason
-        try:
-            results = await put_many(self._appserver, target, [item for _, item in items])
-        except (AppServerUnavailable, *ONE_ITEM) as error:
-            results = [error] * len(items)
-        for (number, _), result in zip(items, results, strict=True):
-            ended[number] = result
-        return [(one, ended[number]) for number, one in enumerate(fresh)]
+    async def _put_together(self, wanted: Sequence[Wanted], target: str) -> list[str | BackupdError]:
+        """Put items; return for each its new id, or what went wrong."""
+        ended = [why_not_kept(one) for one in wanted]
+        there = [one for one, reason in zip(wanted, ended, strict=True) if reason is None]
+        results = iter(await put_many(self._appserver, target, [self._new_item(one) for one in there]))
+        return [next(results) if reason is None else reason for reason in ended]
 
     def _new_item(self, one: Wanted) -> NewItem:
         digest = one.photograph.digest or ""
         content = BlobContent(self._blobs, digest, one.photograph.size or 0)
         return NewItem(kind=one.kind, photograph=one.photograph, content=content)
-
-    async def _settled(self, run: Run, one: Wanted, put: str | BackupdError, target: str) -> str:
-        """Return an item's new id, empty where it can't be restored (noted); wait where that may pass."""
-        if isinstance(put, str):
-            self._refused_in_a_row = 0
-            return put
-        try:
-            if isinstance(put, ONE_ITEM):
-                raise put
-            return await self._put_one(run, one, target)
-        except ONE_ITEM as error:
-            self._note(run, one, error)
-            return ""
-
-    async def _put_one(self, run: Run, one: Wanted, target: str) -> str:
-        """Put an item with patience; return its new id."""
-
-        async def put() -> str:
-            (new,) = await put_many(self._appserver, target, [self._new_item(one)])
-            if isinstance(new, BackupdError):
-                raise new
-            return new
-
-        new = await self._patiently(run, put)
-        self._refused_in_a_row = 0
-        return new
 
     async def _prove(self, run: Run, made: Sequence[tuple[Wanted, str]], target: str, done: Counted) -> None:
         """Read restored items back and count them; what reads back otherwise is no restored item."""
@@ -300,18 +261,10 @@ class Putting:
         def judge(key: ItemKey, reading: Reading) -> str:
             return why_not_equal(wanted[key].photograph, reading)
 
-        async def read(*keys: ItemKey) -> list[str | BackupdError]:
-            reasons = await read_many(self._appserver, target, keys, judge)
-            for reason in reasons:
-                if isinstance(reason, BackupdError) and not isinstance(reason, ONE_ITEM):
-                    raise reason
-            return reasons
+        async def read(keys: Sequence[ItemKey]) -> list[str | BackupdError]:
+            return await read_many(self._appserver, target, keys, judge)
 
-        try:
-            reasons = await self._patiently(run, partial(read, *wanted))
-        except AppServerRefused:
-            # Something is with one of them: each by itself, and with patience.
-            reasons = [await self._read_back(run, key, read) for key in wanted]
+        reasons = await self._patience.each(run, list(wanted), read)
         for (key, one), reason in zip(wanted.items(), reasons, strict=True):
             if reason:
                 done.unrestored += 1
@@ -319,15 +272,6 @@ class Putting:
                 run.note_error(str(one.source.item), f"restored as {key.item}, but {said}")
             else:
                 done.restored += 1
-
-    async def _read_back(
-        self, run: Run, key: ItemKey, read: Callable[..., Awaitable[list[str | BackupdError]]]
-    ) -> str | BackupdError:
-        try:
-            (reason,) = await self._patiently(run, partial(read, key))
-        except ONE_ITEM as error:
-            return error
-        return reason
 
     def _note(self, run: Run, one: Wanted, error: BackupdError) -> None:
         run.note_error(one.source.item, error.message)
@@ -338,30 +282,3 @@ class Putting:
                 f"{REFUSED_IN_A_ROW_MAX} items in a row could not be restored; the last: {error.message}",
                 hint="mend what is wrong and give the same command again: it goes on where it stopped",
             )
-
-    async def _patiently(self, run: Run, act: Callable[[], Awaitable[Result]]) -> Result:
-        """Do something with the AppServer; while it is away, wait with back-off for a bounded time."""
-        began, delay = self._clock.monotonic(), BACK_OFF_SECONDS_MIN
-        while True:
-            try:
-                return await act()
-            except AppServerUnavailable as error:
-                if await self._answers() and delay > BACK_OFF_SECONDS_MIN:
-                    # It is there, and still can't do this: that is about this item.
-                    raise AppServerRefused(error.message, hint=error.hint) from error
-                if self._clock.monotonic() - began > PATIENCE_SECONDS:
-                    raise AppServerUnavailable(
-                        f"the AppServer stayed away: {error.message}",
-                        hint="give the same command again when it is back: it goes on where it stopped",
-                    ) from error
-                log.warning("restore_waits", reason=error.message, retry_seconds=delay)
-                run.check()
-                await self._clock.sleep(delay)
-                delay = min(delay * 2, BACK_OFF_SECONDS_MAX)
-
-    async def _answers(self) -> bool:
-        try:
-            await self._appserver.accounts()
-        except AppServerUnavailable:
-            return False
-        return True
