@@ -38,12 +38,14 @@ from backupd.appservers.naming import NAME_BYTES_MAX, checked_name, checked_path
 from backupd.errors import AppServerRefused, AppServerUnavailable
 from backupd.items import Area
 
+COPY_BYTES = 1 << 20
 LOCK_SECONDS_MAX = 10.0
 LOCK_STALE_SECONDS = 120.0
-_ABOUT_THE_NAME = frozenset({errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.ELOOP})
-"""What no waiting mends: the file system can't have such a name."""
 _counter = itertools.count(1)
 _UNPLAIN = re.compile(r"[^A-Za-z0-9._@=+-]+")
+_OF_THE_ITEM = frozenset({errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.ELOOP, errno.EFBIG})
+"""What is wrong with a name or a content, and will be the next time."""
+_UNIQUE = re.compile(r"\d+\.M\d+P(\d+)Q\d+\.(.+)\Z")
 _KEYWORD = re.compile(r"[^\x00-\x20\x7f(){%*\"\\\]]+\Z")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+\Z")
 
@@ -60,17 +62,17 @@ def deliver_message(account: Path, folder: str, metadata: Mapping[str, Any], con
     """Store a message with flags, keywords and date. Raises `AppServerRefused`, `AppServerUnavailable`."""
     directory = make_mail_folder(account, folder)
     letters = {FLAG_LETTERS[word] for word in metadata.get("flags", ()) if word in FLAG_LETTERS}
-    letters |= set(_keyword_letters(directory, metadata.get("tags", ())))
+    letters |= set(keyword_letters(directory, metadata.get("tags", ())))
     unique = unique_name()
     aside = directory / "tmp" / unique
     with told_apart(account):
-        size = _write(aside, content, mtime_of(metadata.get("received")), account)
-        name = f"{unique},S={size}:2,{''.join(sorted(letters))}"
+        facts = write(str(aside), content, mtime_of(metadata.get("received")), account.stat())
+        name = f"{unique},S={facts.st_size}:2,{''.join(sorted(letters))}"
         durable.step("delivery.message_written")
         # The name holds host, process and a counter: nobody else has it.
         aside.rename(directory / "cur" / name)
-        durable.sync_directory(directory / "cur")
-        return Delivered(directory, f"cur/{name}", (directory / "cur" / name).stat())
+        _sync_name(directory / "cur" / name)
+        return Delivered(directory, f"cur/{name}", facts)
 
 
 def deliver_file(
@@ -78,26 +80,44 @@ def deliver_file(
 ) -> Delivered:
     """Store a contact, an appointment or a document under the wanted name, or the first free one like it."""
     directory = make_tree_folder(account, area, folder)
+    aside = directory / f"{ASIDE_PREFIX}{unique_name()}"
+    with told_apart(account):
+        facts = write(str(aside), content, mtime_of(metadata.get("modified")), account.stat())
+        name = link_aside(aside, directory, area, wanted, account)
+        _sync_name(directory / checked_name(name))
+        return Delivered(directory, name, facts)
+
+
+def link_aside(aside: Path, directory: Path, area: Area, wanted: str, account: Path) -> str:
+    """Give what was written aside the wanted name, or the first free one like it; return the name."""
     suffix = SUFFIX_OF_AREA.get(area, "")
     stem = wanted[: -len(suffix)] if suffix and wanted.lower().endswith(suffix) else wanted
     if area is Area.FILES:
         stem, dot, extension = wanted.rpartition(".")
         stem, suffix = (stem, dot + extension) if stem else (wanted, "")
-    aside = directory / f"{ASIDE_PREFIX}{unique_name()}"
     with told_apart(account):
-        _write(aside, content, mtime_of(metadata.get("modified")), account)
         try:
-            for number in itertools.count(1):
-                name = f"{stem}{suffix}" if number == 1 else f"{stem}~{number}{suffix}"
+            number, name = 1, f"{stem}{suffix}"
+            while True:
                 try:
                     os.link(aside, directory / checked_name(name), follow_symlinks=False)
-                    break
                 except FileExistsError:
-                    continue
+                    number += 1
+                    name = f"{stem}~{number}{suffix}"
+                else:
+                    return name
         finally:
             aside.unlink()
-        durable.sync_directory(directory)
-        return Delivered(directory, name, (directory / checked_name(name)).stat())
+
+
+def _sync_name(path: Path) -> None:
+    """Make a new name durable; where that fails it is taken back, so that another try makes no second one."""
+    try:
+        durable.step("delivery.named")
+        durable.sync_directory(path.parent)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def file_name_for(area: Area, identifier: str) -> str:
@@ -228,25 +248,40 @@ def _toml_value(value: Any) -> str:
 
 def unique_name() -> str:
     """Return a name as the Maildir specification wants it: time, process and counter, host."""
-    now = time.time_ns()
-    host = _UNPLAIN.sub("_", socket.gethostname().replace("/", "_")) or "localhost"
-    seconds, rest = divmod(now, 1_000_000_000)
-    return f"{seconds}.M{rest // 1000:06d}P{os.getpid()}Q{next(_counter)}.{host}"
+    seconds, rest = divmod(time.time_ns(), 1_000_000_000)
+    return f"{seconds}.M{rest // 1000:06d}P{os.getpid()}Q{next(_counter)}.{_host()}"
 
 
-def _write(path: Path, content: BinaryIO, mtime_ns: int | None, account: Path) -> int:
+def writer_of(name: str) -> int | None:
+    """Return the process on this host that made a name of ours, None where it is none."""
+    found = _UNIQUE.search(name)
+    return int(found[1]) if found is not None and found[2] == _host() else None
+
+
+def _host() -> str:
+    return _UNPLAIN.sub("_", socket.gethostname().replace("/", "_")) or "localhost"
+
+
+def write(
+    path: str, content: BinaryIO, mtime_ns: int | None, like: os.stat_result, *, durably: bool = True
+) -> os.stat_result:
+    """Write a new file with the owner of another one and a date; return its facts. A failure leaves nothing.
+
+    Whoever writes many at a time says `durably=False` and syncs them together.
+    """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o600)
     try:
-        with os.fdopen(descriptor, "wb", closefd=False) as file:
-            shutil.copyfileobj(content, file, 1 << 20)
-        owned_like(path, account)
+        while piece := content.read(COPY_BYTES):
+            durable.write_all(descriptor, piece)
+        _own_like(descriptor, like)
         if mtime_ns is not None:
             os.utime(descriptor, ns=(mtime_ns, mtime_ns))
-        os.fsync(descriptor)
-        return os.fstat(descriptor).st_size
+        if durably:
+            os.fsync(descriptor)
+        return os.fstat(descriptor)
     except BaseException:
-        path.unlink(missing_ok=True)
+        Path(path).unlink(missing_ok=True)
         raise
     finally:
         os.close(descriptor)
@@ -258,17 +293,20 @@ def owned_like(path: Path, account: Path) -> None:
     A file gets the group's rights on that directory too: the mail server, another user than ours mostly,
     could not open it otherwise. Where the group is none of ours, the file stays with our own.
     """
-    like = account.stat()
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.fchmod(descriptor, 0o600 | like.st_mode & 0o060)
-        for owner in (like.st_uid, -1):
-            with contextlib.suppress(PermissionError):
-                os.fchown(descriptor, owner, like.st_gid)
-                break
+        _own_like(descriptor, account.stat())
     finally:
         os.close(descriptor)
+
+
+def _own_like(descriptor: int, like: os.stat_result) -> None:
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.fchmod(descriptor, 0o600 | like.st_mode & 0o060)
+    for owner in (like.st_uid, -1):
+        with contextlib.suppress(PermissionError):
+            os.fchown(descriptor, owner, like.st_gid)
+            break
 
 
 @contextlib.contextmanager
@@ -279,15 +317,15 @@ def told_apart(account: Path) -> Iterator[None]:
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise AppServerRefused(f"{error.filename}: {error.strerror}") from error
     except OSError as error:
-        if error.errno in _ABOUT_THE_NAME:
-            raise AppServerRefused(f"{error.filename}: {error.strerror}") from error
+        if error.errno in _OF_THE_ITEM:
+            raise AppServerRefused(f"{error.filename or account}: {error.strerror}") from error
         raise AppServerUnavailable(
             f"can't write to {error.filename or account}: {error.strerror}",
             hint="may the service's user write to the mail storage, and is there space?",
         ) from error
 
 
-def _keyword_letters(directory: Path, tags: Any) -> str:
+def keyword_letters(directory: Path, tags: Any) -> str:
     """Return the letters of keywords, giving new ones a number where there is room; 26 is Maildir's limit."""
     wanted = [tag for tag in tags if isinstance(tag, str) and _KEYWORD.match(tag)]
     known = {name: letter for letter, name in read_keywords(str(directory)).items()}

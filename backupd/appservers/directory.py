@@ -12,12 +12,13 @@ import asyncio
 import contextlib
 import threading
 import uuid
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from backupd.appservers import delivery, entries, mending
 from backupd.appservers.base import Account, DirectoryEntry, Examined, Listing, Reading, Watched
+from backupd.appservers.deliveries import Arrival, deliver_many
 from backupd.appservers.directory_reader import DirectoryReader, Locator, real_root
 from backupd.appservers.identity import Identity, Row
 from backupd.appservers.listing import Lister, derived_item_id, folder_directory
@@ -25,12 +26,13 @@ from backupd.appservers.live import Tracker
 from backupd.appservers.live_changes import Teller
 from backupd.appservers.live_folders import LiveFolders
 from backupd.appservers.maildir import mtime_of
+from backupd.appservers.many import Judged, NewItem
 from backupd.appservers.matching import Seen, match
 from backupd.appservers.naming import raw, shown
 from backupd.appservers.registry import Place, Registry
 from backupd.appservers.watching import watch_tree
 from backupd.clock import Clock
-from backupd.errors import AppServerRefused, AppServerUnavailable, ItemVanished
+from backupd.errors import AppServerRefused, AppServerUnavailable, BackupdError, ItemVanished
 from backupd.items import AREA_OF_KIND, SERVER_KINDS, Area, ItemKey, Kind
 from backupd.states import Photograph
 
@@ -131,6 +133,19 @@ class DirectoryServer:
     ) -> None:
         """Put content into an item's file (`AppServer.replace_content`)."""
         await asyncio.to_thread(self._replace_content, key, version, photograph, content)
+
+    async def put_many(self, account: str, items: Sequence[NewItem]) -> list[str | BackupdError]:
+        """Store many items, durable together (`many.PutsMany`)."""
+        return await asyncio.to_thread(self._put_many, account, items)
+
+    async def read_many(
+        self,
+        account: str,  # noqa: ARG002 - keys tell it; servers that log in per account want it said
+        keys: Sequence[ItemKey],
+        judge: Callable[[ItemKey, Reading], Judged],
+    ) -> list[Judged | BackupdError]:
+        """Read many items in one thread (`many.ReadsMany`)."""
+        return await asyncio.to_thread(self._read_many, keys, judge)
 
     def _look_for_places(self) -> list[Place]:
         places = self._registry.places()
@@ -264,36 +279,95 @@ class DirectoryServer:
             return self._lister.folder_id(account, path, area, folder)
 
     def _put(self, account: str, kind: Kind, photograph: Photograph, content: BinaryIO) -> str:
-        if kind not in AREA_OF_KIND:
-            raise AppServerRefused(f"an item of kind {kind.value} can't be put", kind=kind.value)
-        area = AREA_OF_KIND[kind]
+        area, folder, name = self._wanted_place(kind, photograph)
         metadata = photograph.metadata
         with self._lock(account):
             directory = Path(self._root, self._path(account))
             if area is Area.MAIL:
-                folder = metadata.get("folder") or "INBOX"
                 done = delivery.deliver_message(directory, folder, metadata, content)
             else:
-                folder = metadata.get("folder") or ""
-                named = metadata.get("name") if area is Area.FILES else None
-                wanted = named or delivery.file_name_for(area, str(metadata.get("uid") or uuid.uuid4()))
-                done = delivery.deliver_file(directory, area, folder, wanted, metadata, content)
-            return self._identified(account, area, kind, folder, done)
+                done = delivery.deliver_file(directory, area, folder, name, metadata, content)
+            return self._identified(account, [(kind, folder, done)])[0]
 
-    def _identified(self, account: str, area: Area, kind: Kind, folder: str, done: delivery.Delivered) -> str:
-        """Give the id now that the next listing would give."""
-        name = shown(done.name)
-        base = name.removeprefix("cur/").partition(":")[0] if area is Area.MAIL else name
-        facts = done.facts
-        seen = Seen(
-            area.value, folder, base, facts.st_ino, facts.st_size, facts.st_mtime_ns, kind.value, name
-        )
-        known = self._identity.at(account, area, folder, base)
-        matches, _ = match(
-            [known] if known is not None else [],
-            [seen],
-            derive=lambda one: derived_item_id(account, one),
-            is_taken=lambda identifier: self._identity.is_taken(account, identifier),
-        )
-        self._identity.save(account, seen=[matches[0].row])
-        return matches[0].row.id
+    def _put_many(self, account: str, items: Sequence[NewItem]) -> list[str | BackupdError]:
+        ended: list[str | BackupdError] = []
+        arrivals, places = [], []
+        for number, item in enumerate(items):
+            ended.append("")
+            try:
+                area, folder, name = self._wanted_place(item.kind, item.photograph)
+            except AppServerRefused as error:
+                ended[number] = error
+                continue
+            arrivals.append(Arrival(area, folder, name, item.photograph.metadata, item.content))
+            places.append(number)
+        with self._lock(account):
+            directory = Path(self._root, self._path(account))
+            delivered = []
+            for number, arrival, done in zip(
+                places, arrivals, deliver_many(directory, arrivals), strict=True
+            ):
+                if isinstance(done, BackupdError):
+                    ended[number] = done
+                else:
+                    delivered.append((number, (items[number].kind, arrival.folder, done)))
+            identifiers = self._identified(account, [one for _, one in delivered])
+            for (number, _), identifier in zip(delivered, identifiers, strict=True):
+                ended[number] = identifier
+        return ended
+
+    def _read_many(
+        self, keys: Sequence[ItemKey], judge: Callable[[ItemKey, Reading], Judged]
+    ) -> list[Judged | BackupdError]:
+        judged: list[Judged | BackupdError] = []
+        for key in keys:
+            try:
+                judged.append(judge(key, self._read(key)))
+            except BackupdError as error:
+                judged.append(error)
+        return judged
+
+    def _wanted_place(self, kind: Kind, photograph: Photograph) -> tuple[Area, str, str]:
+        """Return the area, the folder and the file name that an item asks for; a message asks for none."""
+        if kind not in AREA_OF_KIND:
+            raise AppServerRefused(f"an item of kind {kind.value} can't be put", kind=kind.value)
+        area, metadata = AREA_OF_KIND[kind], photograph.metadata
+        if area is Area.MAIL:
+            return area, metadata.get("folder") or "INBOX", ""
+        named = metadata.get("name") if area is Area.FILES else None
+        name = named or delivery.file_name_for(area, str(metadata.get("uid") or uuid.uuid4()))
+        return area, metadata.get("folder") or "", name
+
+    def _identified(self, account: str, put: Sequence[tuple[Kind, str, delivery.Delivered]]) -> list[str]:
+        """Give the ids now that the next listing would give."""
+        known, seen = [], []
+        for kind, folder, done in put:
+            area, name = AREA_OF_KIND[kind], shown(done.name)
+            base = name
+            if area is Area.MAIL:
+                base = name.removeprefix("cur/").partition(":")[0]
+            elif row := self._identity.at(account, area, folder, base):
+                known.append(row)
+            facts = done.facts
+            seen.append(
+                Seen(
+                    area.value, folder, base, facts.st_ino, facts.st_size, facts.st_mtime_ns, kind.value, name
+                )
+            )
+        found: list[Row] = []
+        for area_name in dict.fromkeys(one.area for one in seen):
+            given = {row.id for row in found}
+
+            def is_taken(identifier: str, given: set[str] = given) -> bool:
+                return identifier in given or self._identity.is_taken(account, identifier)
+
+            matches, _ = match(
+                [row for row in known if row.area == area_name],
+                [one for one in seen if one.area == area_name],
+                derive=lambda one: derived_item_id(account, one),
+                is_taken=is_taken,
+            )
+            found += [one.row for one in matches]
+        self._identity.save(account, seen=found)
+        by_place = {(row.area, row.folder, row.base): row.id for row in found}
+        return [by_place[one.area, one.folder, one.base] for one in seen]

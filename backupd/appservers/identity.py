@@ -111,13 +111,15 @@ class Identity:
         """Tell whether an id is given in an account."""
         with self._lock:
             found = self._connection.execute(
-                "SELECT 1 FROM items WHERE id=? AND account=? LIMIT 1", (identifier, account)
+                "SELECT 1 FROM items INDEXED BY items_by_id WHERE id=? AND account=? LIMIT 1",
+                (identifier, account),
             ).fetchone()
         return found is not None
 
     def by_id(self, account: str, identifier: str) -> Row | None:
         """Return where an item was last seen."""
-        return self._one("id=? AND account=?", identifier, account)
+        # Left to itself SQLite walks through the whole account: it takes the primary key for the better one.
+        return self._one("id=? AND account=?", identifier, account, index="INDEXED BY items_by_id")
 
     def at(self, account: str, area: Area, folder: str, base: str) -> Row | None:
         """Return what is known at a place."""
@@ -134,10 +136,10 @@ class Identity:
                 )
             ]
 
-    def _one(self, where: str, *values: str) -> Row | None:
+    def _one(self, where: str, *values: str, index: str = "") -> Row | None:
         with self._lock:
             found = self._connection.execute(
-                f"SELECT {_COLUMNS} FROM items WHERE {where} LIMIT 1",  # noqa: S608 - constant conditions
+                f"SELECT {_COLUMNS} FROM items {index} WHERE {where} LIMIT 1",  # noqa: S608 - constant conditions
                 values,
             ).fetchone()
         return None if found is None else Row._make(found)

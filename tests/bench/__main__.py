@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from tests.bench import realtime, scans
+from tests.bench import realtime, restores, scans
 from tests.bench.figures import Measurement, Report, machine
 
 MEASUREMENTS: dict[str, Callable[..., Measurement]] = {
@@ -25,6 +25,8 @@ MEASUREMENTS: dict[str, Callable[..., Measurement]] = {
     "unchanged_scan": scans.measure_unchanged_scan,
     "growth": scans.measure_growth,
     "status": scans.measure_status,
+    "account_at": restores.measure_account_at,
+    "restore": restores.measure_restore,
 }
 
 

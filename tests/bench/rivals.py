@@ -49,6 +49,10 @@ class Restic:
     def backup(self, tree: Path) -> float:
         return _timed(["restic", "backup", "--quiet", str(tree)], self._environment)
 
+    def restore(self, target: Path) -> float:
+        """Restore what was backed up last into an empty directory; return the seconds it took."""
+        return _timed(["restic", "restore", "latest", "--quiet", "--target", str(target)], self._environment)
+
 
 class Borg:
     """borg without encryption."""

@@ -58,17 +58,23 @@ CREATION = (
 SCAN = ("statistics.written", "statistics.renamed", "archive.written")
 """Passed by a scan, besides many of the stream's."""
 
-RESTORE = ("delivery.message_written",)
+RESTORE = ("delivery.message_written", "delivery.named")
+"""Passed by the restore of an item."""
+
+ACCOUNT_RESTORE = ("deliveries.contents_synced", "deliveries.named")
+"""Passed by restores into accounts, which put many items together."""
 
 AFTER_DAMAGE = ("journal.cut_tail", "history.repair")
 """Passed by a start after a power cut that tore what was being written."""
 
 ELSEWHERE = {
+    "mending.content_written": "doRestoreBlobs: a kill leaves the old file, and one aside that nothing lists",
+    "mending.content_placed": "doRestoreBlobs: a kill leaves the new file, and the old one aside",
     "journal.trim": "nothing in the daemon trims the journal yet",
 }
 """Steps without a kill, and why."""
 
-ALL = {*STREAM, *CREATION, *SCAN, *RESTORE, *AFTER_DAMAGE, *ELSEWHERE}
+ALL = {*STREAM, *CREATION, *SCAN, *RESTORE, *ACCOUNT_RESTORE, *AFTER_DAMAGE, *ELSEWHERE}
 
 
 def steps_in_code(repository: Path) -> dict[str, str]:

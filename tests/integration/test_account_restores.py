@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -25,7 +26,9 @@ from tests.world.patience import eventually
 pytestmark = pytest.mark.server("mosquitto")
 
 MESSAGES = 260
-"""Per account: more than two chunks, so that progress is seen on the way."""
+"""Per account: more than one chunk, so that progress is seen on the way."""
+WRITTEN = "deliveries.contents_synced"
+"""Passed once for each chunk."""
 
 
 class World(NamedTuple):
@@ -119,8 +122,13 @@ def test_an_emptied_folder_is_back_as_of_a_second_before(world: World) -> None:
 
 def test_progress_is_told_on_the_way(world: World) -> None:
     """`--progress` shows done of total, the rate and an estimate before the end."""
-    source = world.host.addresses[1]
+    source, faults = world.host.addresses[1], world.faults
+    # The last chunk waits for space, so that there is time to tell.
+    faults.arm(Fault(WRITTEN, "ENOSPC", faults.seen()[WRITTEN] + 2))
+    space = threading.Timer(4, faults.disarm)
+    space.start()
     done = restore(world, source, "progress@example.test")
+    space.join()
     assert done.returncode == 0, told(done)
     running = rf"[\d,]+ of {MESSAGES} items, \d+ %, [\d,]+/s, about .* left"
     assert re.search(running, told(done)), told(done)
@@ -150,8 +158,7 @@ def test_storage_that_can_not_be_written_is_waited_for(world: World) -> None:
     """While each write fails as on a full disk nothing is given up; with space again the rest comes."""
     daemon, host, faults = world.daemon, world.host, world.faults
     source = host.addresses[1]
-    written = faults.seen()["delivery.message_written"]
-    faults.arm(Fault("delivery.message_written", "ENOSPC", written + 30))
+    faults.arm(Fault(WRITTEN, "ENOSPC", faults.seen()[WRITTEN] + 2))
     reply = daemon.command(
         "backup/doRestoreOnNewAccount", source_account=source, destination_account="full@example.test"
     )

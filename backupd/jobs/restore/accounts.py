@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ from backupd.clock import Clock, written
 from backupd.errors import AppServerRefused, UnknownAccount, UsageError
 from backupd.jobs.restore import past
 from backupd.jobs.restore.past import AccountThen
+from backupd.jobs.restore.patience import Patience
 from backupd.jobs.restore.plan import Plan, deleted_between, merged, plan_account, plan_undelete
 from backupd.jobs.restore.putting import Counted, Putting
 from backupd.operations import Run, Verdict
@@ -63,6 +65,7 @@ class AccountRestore:
         self._appserver = appserver
         self._clock = clock
         self._kept = KeptRestores(store.ledger)
+        self._patience = Patience(appserver, clock)
         self._putting = Putting(store, appserver, blobs=store.blobs, clock=clock)
 
     async def on_new_account(self, run: Run, wanted: NewAccount) -> Verdict:
@@ -77,7 +80,7 @@ class AccountRestore:
         warning = "" if better is None or wanted.undelete else f"; {_warning(len(then.items), better)}"
         if wanted.dry_run:
             return _dry(plan, f"on the new account {wanted.destination}{warning}")
-        target = await self._account(then, wanted)
+        target = await self._patience.wait(run, partial(self._account, then, wanted))
         done = Counted()
         await self._putting.run(run, plan, then.account, target, done)
         moment = "as it was last" if wanted.when is None else f"of {written(when)}"

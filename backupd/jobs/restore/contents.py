@@ -42,7 +42,8 @@ from backupd.jobs.restore.lost_content import (
     judge,
     volume_of,
 )
-from backupd.jobs.restore.putting import ONE_ITEM, BlobSource, Putting
+from backupd.jobs.restore.patience import Patience
+from backupd.jobs.restore.putting import ONE_ITEM, BlobSource
 from backupd.operations import Run, Verdict
 from backupd.states import Photograph, State
 from backupd.store.foreign import ForeignPath
@@ -142,7 +143,7 @@ class _Looking:
         self._wanted = wanted
         self._volume = volume
         self._kinds = ITEMS_CHOICES[wanted.items]
-        self._patience = Putting(store, appserver, blobs=blobs, clock=clock)
+        self._patience = Patience(appserver, clock)
         self._counts: Counter[str] = Counter()
         self.total = 0
 
@@ -151,7 +152,7 @@ class _Looking:
         self._run.check()
         name = str(account.metadata.get("name", account.item))
         try:
-            listing = await self._patience.patiently(
+            listing = await self._patience.wait(
                 self._run, partial(self._appserver.changes, account.item, None)
             )
         except AppServerRefused as error:
@@ -198,7 +199,7 @@ class _Looking:
 
     async def _look_at(self, one: _Sought) -> None:
         try:
-            await self._patience.patiently(self._run, partial(self._see_to, one))
+            await self._patience.wait(self._run, partial(self._see_to, one))
         except ItemVanished:
             self._counts["gone"] += 1
         except ONE_ITEM as error:

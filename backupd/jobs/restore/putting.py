@@ -10,16 +10,16 @@ can't write, is waited for with back-off, for a bounded time, then the operation
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, BinaryIO, Protocol, TypeVar, cast
+from typing import BinaryIO, Protocol, TypeVar
 
 import msgspec
 import structlog
 
-from backupd.appservers.base import AppServer
+from backupd.appservers.base import AppServer, Reading
+from backupd.appservers.many import NewItem, put_many, read_many
 from backupd.clock import Clock
 from backupd.errors import (
     AppServerRefused,
@@ -33,24 +33,18 @@ from backupd.errors import (
 )
 from backupd.items import Area, ItemKey
 from backupd.jobs.restore.memory import RestoreMemory
+from backupd.jobs.restore.patience import Patience
 from backupd.jobs.restore.plan import Plan, Wanted
 from backupd.jobs.restore.proof import digest_of_reading, why_not_equal
 from backupd.operations import Run
 from backupd.store.ledger_tables import KeptRestores, RestorePlace
 from backupd.store.store import Store
 
-CHUNK_ITEMS = 128
-AT_ONCE = 4
-SPOOL_BYTES_MAX = 4 << 20
-COPY_BYTES = 1 << 20
+CHUNK_ITEMS = 256
+CHUNK_BYTES = 64 << 20
+"""A chunk ends with the item that reaches this: progress and stops are between chunks."""
 REFUSED_IN_A_ROW_MAX = 50
 """So many items in a row that the AppServer can't take although it answers: something else is wrong."""
-BACK_OFF_SECONDS_MIN = 1.0
-BACK_OFF_SECONDS_MAX = 60.0
-PATIENCE_SECONDS = 900.0
-"""How long an AppServer that is away is waited for."""
-DOUBTFUL_SECONDS = 300.0
-"""How long an item is tried where the AppServer took others just before."""
 ONE_ITEM = (AppServerRefused, BlobMissing, CorruptBlob, ItemVanished, UnknownItem, VolumeError)
 """What is wrong with one item alone."""
 
@@ -85,12 +79,48 @@ class Counted(msgspec.Struct, kw_only=True):
         return {name: int(getattr(self, name)) for name in self.__struct_fields__}
 
 
+def chunks_of(items: Iterable[Wanted]) -> Iterator[list[Wanted]]:
+    """Yield items in chunks of bounded number and size."""
+    chunk: list[Wanted] = []
+    content_bytes = 0
+    for one in items:
+        chunk.append(one)
+        content_bytes += one.photograph.size or 0
+        if len(chunk) == CHUNK_ITEMS or content_bytes >= CHUNK_BYTES:
+            yield chunk
+            chunk, content_bytes = [], 0
+    if chunk:
+        yield chunk
+
+
+def why_not_kept(one: Wanted) -> BackupdError | None:
+    """Return why the backup itself does not hold what is wanted, None where it should."""
+    if "metadata" in one.lacking:
+        return UnknownItem("it was never photographed: it was gone before it could be read")
+    if one.photograph.digest is None or "content" in one.lacking:
+        return BlobMissing("its content was never stored")
+    return None
+
+
 class BlobSource(Protocol):
     """Where contents are read from: our own blobs, or those of another Backup Path."""
 
     def open(self, digest: str, *, bytes_max: int | None = None) -> BinaryIO:
         """Open a content for reading, verified; see `Blobs.open`."""
         ...
+
+
+class BlobContent(msgspec.Struct, frozen=True):
+    """A blob as the content of an item to be put; reading it to the end verifies it."""
+
+    blobs: BlobSource
+    digest: str
+    size: int
+    bytes_max: int | None = None
+
+    def open(self) -> BinaryIO:
+        """Open the blob. Raises `BlobMissing`, `CorruptBlob`, `VolumeError`."""
+        return self.blobs.open(self.digest, bytes_max=self.bytes_max)
 
 
 class Putting:
@@ -113,14 +143,11 @@ class Putting:
         self._store = store
         self._appserver = appserver
         self._blobs = blobs
-        self._clock = clock
+        self._patience = Patience(appserver, clock)
         self._origin = origin
         self._kept: RestoreMemory = KeptRestores(store.ledger) if kept is None else kept
         self._began_empty = began_empty
         self._refused_in_a_row = 0
-        self._written = 0
-        """So many items the AppServer took."""
-        self._waited_in_vain = False
 
     async def run(
         self, run: Run, plan: Plan, source: str, target: str, done: Counted, *, total: int | None = None
@@ -134,12 +161,12 @@ class Putting:
         done.expected += len(plan.items)
         await self._make_folders(run, plan.folders, target, done)
         known = await self._known(source, target, plan.items)
-        for place in range(0, len(plan.items), CHUNK_ITEMS):
+        for chunk in chunks_of(plan.items):
             run.check()
-            chunk = plan.items[place : place + CHUNK_ITEMS]
             fresh = [one for one in chunk if self._place(one, target) not in known]
             done.skipped += len(chunk) - len(fresh)
-            await self._put_chunk(run, fresh, source, target, done)
+            if fresh:
+                await self._put_chunk(run, fresh, source, target, done)
             run.report(done.restored + done.skipped + done.unrestored, total)
 
     def _place(self, one: Wanted, target: str) -> RestorePlace:
@@ -153,7 +180,7 @@ class Putting:
             if not folder and area is Area.MAIL:
                 continue
             try:
-                await self._patiently(run, partial(self._appserver.create_folder, target, area, folder))
+                await self._patience.wait(run, partial(self._appserver.create_folder, target, area, folder))
                 done.folders += 1
             except AppServerRefused as error:
                 run.note_error(f"folder {folder}", error.message)
@@ -219,69 +246,64 @@ class Putting:
     async def _put_chunk(
         self, run: Run, fresh: Sequence[Wanted], source: str, target: str, done: Counted
     ) -> None:
-        if not fresh:
-            return
         basis = self._store.journal.last_sequence
         await asyncio.to_thread(self._kept.begin, source, [self._place(one, target) for one in fresh], basis)
         made: dict[RestorePlace, str] = {}
+        restored: list[tuple[Wanted, str]] = []
+
+        async def put(some: Sequence[Wanted]) -> list[str | BackupdError]:
+            ends = await self._put_together(some, target)
+            made.update(
+                (self._place(one, target), new)
+                for one, new in zip(some, ends, strict=True)
+                if isinstance(new, str)
+            )
+            return ends
+
         try:
-            for place in range(0, len(fresh), AT_ONCE):
-                together = fresh[place : place + AT_ONCE]
-                results = await asyncio.gather(*(self._put_one(run, one, target) for one in together))
-                for one, new in zip(together, results, strict=True):
-                    if new:
-                        made[self._place(one, target)] = new
-                    else:
-                        done.unrestored += 1
+            for one, new in zip(fresh, await self._patience.each(run, fresh, put), strict=True):
+                if isinstance(new, str):
+                    self._refused_in_a_row = 0
+                    restored.append((one, new))
+                else:
+                    done.unrestored += 1
+                    self._note(run, one, new)
         finally:
             await asyncio.to_thread(self._kept.end, source, made)
-        for one in fresh:
-            identifier = made.get(self._place(one, target))
-            if identifier is not None:
-                await self._prove(run, one, ItemKey(target, one.kind, identifier), done)
+        await self._prove(run, restored, target, done)
 
-    async def _put_one(self, run: Run, one: Wanted, target: str) -> str:
-        """Put an item; return its new id, empty where it can't be restored: then the reason is noted."""
-        try:
-            new = await self._patiently(run, partial(self._put, one, target))
-        except ONE_ITEM as error:
-            self._note(run, one, error)
-            return ""
-        self._refused_in_a_row = 0
-        self._written += 1
-        self._waited_in_vain = False
-        return new
+    async def _put_together(self, wanted: Sequence[Wanted], target: str) -> list[str | BackupdError]:
+        """Put items; return for each its new id, or what went wrong."""
+        ended = [why_not_kept(one) for one in wanted]
+        there = [one for one, reason in zip(wanted, ended, strict=True) if reason is None]
+        results = iter(await put_many(self._appserver, target, [self._new_item(one) for one in there]))
+        return [next(results) if reason is None else reason for reason in ended]
 
-    async def _put(self, one: Wanted, target: str) -> str:
-        if "metadata" in one.lacking:
-            raise UnknownItem("it was never photographed: it was gone before it could be read")
-        with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES_MAX) as content:
-            await asyncio.to_thread(self._copy_blob, one, content)
-            return await self._appserver.put(target, one.kind, one.photograph, cast("BinaryIO", content))
-
-    def _copy_blob(self, one: Wanted, target: Any) -> None:
-        digest = one.photograph.digest
-        if digest is None or "content" in one.lacking:
-            raise BlobMissing("its content was never stored")
+    def _new_item(self, one: Wanted) -> NewItem:
+        digest = one.photograph.digest or ""
+        size = one.photograph.size or 0
         # What others wrote may inflate without an end; what we wrote is taken at its digest.
-        bytes_max = one.photograph.size if self._origin else None
-        with self._blobs.open(digest, bytes_max=bytes_max) as content:
-            while piece := content.read(COPY_BYTES):
-                target.write(piece)
-        target.seek(0)
+        content = BlobContent(self._blobs, digest, size, size if self._origin else None)
+        return NewItem(kind=one.kind, photograph=one.photograph, content=content)
 
-    async def _prove(self, run: Run, one: Wanted, made: ItemKey, done: Counted) -> None:
-        """Read a restored item back and count it; what reads back otherwise is no restored item."""
-        try:
-            reading = await self._patiently(run, partial(self._appserver.read, made))
-            reason = await asyncio.to_thread(why_not_equal, one.photograph, reading)
-        except ONE_ITEM as error:
-            reason = error.message
-        if reason:
-            done.unrestored += 1
-            run.note_error(str(one.source.item), f"restored as {made.item}, but {reason}")
-            return
-        done.restored += 1
+    async def _prove(self, run: Run, made: Sequence[tuple[Wanted, str]], target: str, done: Counted) -> None:
+        """Read restored items back and count them; what reads back otherwise is no restored item."""
+        wanted = {ItemKey(target, one.kind, new): one for one, new in made}
+
+        def judge(key: ItemKey, reading: Reading) -> str:
+            return why_not_equal(wanted[key].photograph, reading)
+
+        async def read(keys: Sequence[ItemKey]) -> list[str | BackupdError]:
+            return await read_many(self._appserver, target, keys, judge)
+
+        reasons = await self._patience.each(run, list(wanted), read)
+        for (key, one), reason in zip(wanted.items(), reasons, strict=True):
+            if reason:
+                done.unrestored += 1
+                said = reason.message if isinstance(reason, BackupdError) else reason
+                run.note_error(str(one.source.item), f"restored as {key.item}, but {said}")
+            else:
+                done.restored += 1
 
     def _note(self, run: Run, one: Wanted, error: BackupdError) -> None:
         run.note_error(one.source.item, error.message)
@@ -297,44 +319,4 @@ class Putting:
 
     async def patiently(self, run: Run, act: Callable[[], Awaitable[Result]]) -> Result:
         """Do something with the AppServer, waiting for it as for items. Raises `AppServerUnavailable`."""
-        return await self._patiently(run, act)
-
-    async def _patiently(self, run: Run, act: Callable[[], Awaitable[Result]]) -> Result:
-        """Do something with the AppServer; while it can't, wait with back-off for a bounded time.
-
-        It may answer and yet store nothing, while its disk is full, say: that is waited for, too. Where it
-        took others after this had failed, it is about this one; where it took others just before, it
-        may be, and is waited for not quite as long.
-        """
-        began, delay = self._clock.monotonic(), BACK_OFF_SECONDS_MIN
-        at_first, at_failure = self._written, None
-        while True:
-            at_start = self._written
-            try:
-                return await act()
-            except AppServerUnavailable as error:
-                waited = self._clock.monotonic() - began
-                works = at_failure is not None and at_start > at_failure
-                doubtful = waited > DOUBTFUL_SECONDS and self._written > at_first
-                too_long = waited > PATIENCE_SECONDS
-                hopeless = at_failure is not None and self._waited_in_vain
-                if (works or doubtful or too_long or hopeless) and await self._answers():
-                    self._waited_in_vain |= too_long
-                    raise AppServerRefused(error.message, hint=error.hint) from error
-                if too_long:
-                    raise AppServerUnavailable(
-                        f"the AppServer stayed away: {error.message}",
-                        hint="give the same command again when it is back: it goes on where it stopped",
-                    ) from error
-                at_failure = self._written if at_failure is None else at_failure
-                log.warning("restore_waits", reason=error.message, retry_seconds=delay)
-                run.check()
-                await self._clock.sleep(delay)
-                delay = min(delay * 2, BACK_OFF_SECONDS_MAX)
-
-    async def _answers(self) -> bool:
-        try:
-            await self._appserver.accounts()
-        except AppServerUnavailable:
-            return False
-        return True
+        return await self._patience.wait(run, act)

@@ -166,7 +166,6 @@ async def test_a_killed_run_goes_on_where_it_stopped(
 ) -> None:
     """Whatever the AppServer had taken when it died, the next run makes the rest, and nothing twice."""
     monkeypatch.setattr(putting, "CHUNK_ITEMS", 5)
-    monkeypatch.setattr(putting, "AT_ONCE", 2)
     before, folders = await everything(world)
     then = await world.tick()
     put, taken = world.server.put, 0

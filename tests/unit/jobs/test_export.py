@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from backupd.appservers.base import AppServer
 from backupd.appservers.directory import DirectoryServer
 from backupd.appservers.maildir import mail_folders, read_keywords
+from backupd.appservers.many import NewItem
 from backupd.errors import BackupdError, SpaceExhausted, UnknownAccount, UsageError
 from backupd.items import Kind
 from backupd.jobs.restore.export import Export, Target, Wanted
@@ -173,7 +173,7 @@ class Killed(BaseException):
 class Breaking:
     """An AppServer whose process ends right after it has stored the n-th item of a kind."""
 
-    def __init__(self, inner: AppServer, kind: Kind, puts: int) -> None:
+    def __init__(self, inner: DirectoryServer, kind: Kind, puts: int) -> None:
         self._inner = inner
         self._kind = kind
         self._left = puts
@@ -181,13 +181,14 @@ class Breaking:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    async def put(self, account: str, kind: Kind, *given: Any) -> str:
-        """Store, and perhaps die before anybody hears of it."""
-        new = await self._inner.put(account, kind, *given)
-        self._left -= kind is self._kind
-        if self._left == 0 and kind is self._kind:
-            raise Killed
-        return new
+    async def put_many(self, account: str, items: Sequence[NewItem]) -> list[str | BackupdError]:
+        """Store, and perhaps die in the middle, before anybody hears of it."""
+        for number, item in enumerate(items, 1):
+            self._left -= item.kind is self._kind
+            if self._left == 0 and item.kind is self._kind:
+                await self._inner.put_many(account, items[:number])
+                raise Killed
+        return await self._inner.put_many(account, items)
 
 
 @pytest.mark.parametrize(

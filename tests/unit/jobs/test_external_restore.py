@@ -15,7 +15,7 @@ import pytest
 from backupd.appservers.base import Account, DirectoryEntry
 from backupd.errors import AppServerUnavailable, BackupPathRefused, OperationStopped, UsageError
 from backupd.items import ItemKey, Kind
-from backupd.jobs.restore import putting
+from backupd.jobs.restore import patience, putting
 from backupd.jobs.restore.external import ExternalRestore
 from backupd.jobs.restore.importing import ExternalWanted
 from backupd.operations import Run
@@ -314,7 +314,7 @@ async def test_an_appserver_that_stays_away_fails_it_resumable(
     source: Source, target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The error is the operating one, not a group of them."""
-    monkeypatch.setattr(putting, "PATIENCE_SECONDS", -1.0)
+    monkeypatch.setattr(patience, "SECONDS_MAX", -1.0)
     target.server.unavailable = "down"
     with pytest.raises(AppServerUnavailable, match="stayed away"):
         await target.restore()

@@ -1,0 +1,190 @@
+# PTH: hundreds of files at a time are written here: os calls serve, Path objects cost too much.
+# ruff: noqa: PTH104, PTH108, PTH110, PTH208
+"""Puts many items into the files of a mail host together: for restores of whole accounts.
+
+All are written aside, made durable by one sync of the file system, given their names, and the directories are
+synced once each. What `delivery` promises of one item holds for each: owner and modes, nothing overwritten,
+durable on return, nothing left of what could not be put. An item that fails fails alone. What a killed
+process leaves aside is removed by the next one that puts something into the same folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from backupd import durable
+from backupd.appservers import delivery
+from backupd.appservers.base import Content
+from backupd.appservers.delivery import Delivered
+from backupd.appservers.file_trees import ASIDE_PREFIX
+from backupd.appservers.maildir import FLAG_LETTERS, mtime_of, read_keywords
+from backupd.errors import BackupdError
+from backupd.items import Area
+
+COPY_BYTES = 1 << 20
+
+
+class Arrival(NamedTuple):
+    """An item to be put: `name` is the file name it would like to have, empty for a message."""
+
+    area: Area
+    folder: str
+    name: str
+    metadata: Mapping[str, Any]
+    content: Content
+
+
+class _Aside(NamedTuple):
+    """An item that is written, but has no name yet."""
+
+    arrival: Arrival
+    directory: Path
+    path: str
+    facts: os.stat_result
+
+
+Ended = Delivered | BackupdError
+
+
+def deliver_many(account: Path, arrivals: Sequence[Arrival]) -> list[Ended]:
+    """Put items into an account's directory; return for each where it lies, or why it could not be put."""
+    return _Deliveries(account).run(arrivals)
+
+
+class _Deliveries:
+    """One group, and what was looked up for it already."""
+
+    def __init__(self, account: Path) -> None:
+        self._account = account
+        self._folders: dict[tuple[Area, str], Path | BackupdError] = {}
+        self._letters: dict[Path, dict[str, str]] = {}
+        self._like: os.stat_result | None = None
+
+    def run(self, arrivals: Sequence[Arrival]) -> list[Ended]:
+        """Put all, as `deliver_many`."""
+        steps: list[_Aside | Ended] = [self._aside(one) for one in arrivals]
+        written = [one for one in steps if isinstance(one, _Aside)]
+        if not written:
+            return [one for one in steps if not isinstance(one, _Aside)]
+        try:
+            with delivery.told_apart(self._account):
+                durable.sync_file_system(self._account)
+                durable.step("deliveries.contents_synced")
+        except BackupdError as error:
+            _remove(one.path for one in written)
+            return [error if isinstance(one, _Aside) else one for one in steps]
+        return self._synced([self._named(one) if isinstance(one, _Aside) else one for one in steps])
+
+    def _aside(self, one: Arrival) -> _Aside | BackupdError:
+        """Write an item aside; not durable yet."""
+        try:
+            directory = self._directory(one.area, one.folder)
+            is_mail = one.area is Area.MAIL
+            aside = f"{_place_aside(one.area, directory)}/{ASIDE_PREFIX}{delivery.unique_name()}"
+            modified = mtime_of(one.metadata.get("received" if is_mail else "modified"))
+            with one.content.open() as content, delivery.told_apart(self._account):
+                like = self._like = self._like or self._account.stat()
+                facts = delivery.write(aside, content, modified, like, durably=False)
+        except BackupdError as error:
+            return error
+        return _Aside(one, directory, aside, facts)
+
+    def _directory(self, area: Area, folder: str) -> Path:
+        found = self._folders.get((area, folder))
+        if found is None:
+            try:
+                if area is Area.MAIL:
+                    found = delivery.make_mail_folder(self._account, folder)
+                else:
+                    found = delivery.make_tree_folder(self._account, area, folder)
+                with delivery.told_apart(self._account):
+                    _remove_leftovers(_place_aside(area, found))
+            except BackupdError as error:
+                found = error
+            self._folders[area, folder] = found
+        if isinstance(found, BackupdError):
+            raise found
+        return found
+
+    def _named(self, one: _Aside) -> Ended:
+        """Give an item its name."""
+        arrival, directory = one.arrival, one.directory
+        try:
+            if arrival.area is not Area.MAIL:
+                name = delivery.link_aside(
+                    Path(one.path), directory, arrival.area, arrival.name, self._account
+                )
+                return Delivered(directory, name, one.facts)
+            letters = {
+                FLAG_LETTERS[word] for word in arrival.metadata.get("flags", ()) if word in FLAG_LETTERS
+            }
+            letters |= self._keyword_letters(directory, arrival.metadata.get("tags") or ())
+            unique = one.path.rpartition(f"/{ASIDE_PREFIX}")[2]
+            name = f"cur/{unique},S={one.facts.st_size}:2,{''.join(sorted(letters))}"
+            with delivery.told_apart(self._account):
+                os.rename(one.path, f"{directory}/{name}")
+            return Delivered(directory, name, one.facts)
+        except BackupdError as error:
+            _remove([one.path])
+            return error
+
+    def _keyword_letters(self, directory: Path, tags: Sequence[str]) -> set[str]:
+        if not tags:
+            return set()
+        known = self._letters.get(directory)
+        if known is None or not all(tag in known for tag in tags):
+            delivery.keyword_letters(directory, tags)
+            known = {name: letter for letter, name in read_keywords(str(directory)).items()}
+            self._letters[directory] = known
+        return {known[tag] for tag in tags if tag in known}
+
+    def _synced(self, ended: Sequence[Ended]) -> list[Ended]:
+        """Make the names durable; what of them can't be is taken back."""
+        failed: dict[Path, BackupdError] = {}
+        places = {_place(one): None for one in ended if isinstance(one, Delivered)}
+        for place in places:
+            try:
+                with delivery.told_apart(self._account):
+                    durable.step("deliveries.named")
+                    durable.sync_directory(place)
+            except BackupdError as error:
+                failed[place] = error
+        if not failed:
+            return list(ended)
+        told: list[Ended] = []
+        for one in ended:
+            reason = failed.get(_place(one)) if isinstance(one, Delivered) else None
+            if reason is not None and isinstance(one, Delivered):
+                _remove([f"{one.directory}/{one.name}"])
+            told.append(one if reason is None else reason)
+        return told
+
+
+def _place_aside(area: Area, directory: Path) -> str:
+    """Return where items of a folder are written until they get their names."""
+    return str(directory / "tmp" if area is Area.MAIL else directory)
+
+
+def _remove_leftovers(place: str) -> None:
+    """Remove what processes on this host that live no more had written aside."""
+    for name in os.listdir(place):
+        if not name.startswith(ASIDE_PREFIX):
+            continue
+        writer = delivery.writer_of(name)
+        if writer is not None and not os.path.exists(f"/proc/{writer}"):
+            _remove([f"{place}/{name}"])
+
+
+def _place(one: Delivered) -> Path:
+    """Return the directory that holds an item's name."""
+    return one.directory / "cur" if one.name.startswith("cur/") else one.directory
+
+
+def _remove(paths: Iterable[str]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
