@@ -148,7 +148,8 @@ def test_killed_at_random_moments(place: Path, nursery: Nursery, broker: Mosquit
                 midway += bool(scene.tree(scene.target))
             scene.end_well()
     print(f"{kills} kills, {midway} of them midway")
-    assert midway, f"no kill struck while it ran; seed {SEED}"
+    # So few kills as in the short run may all come too early or too late.
+    assert midway or not THOROUGH, f"no kill struck while it ran; seed {SEED}"
 
 
 def test_killed_at_each_durable_step(place: Path, nursery: Nursery, broker: Mosquitto) -> None:

@@ -60,6 +60,8 @@ def keep_nursery() -> None:
                 pid = os.fork()
                 if not pid:
                     _become_daemon(msgspec.json.decode(line, type=Request), list(running))
+                # Before anybody hears of it, so that a kill of its group never comes too early.
+                os.setpgid(pid, pid)
                 running[os.pidfd_open(pid)] = pid
                 _say(Said(pid))
 
@@ -67,7 +69,7 @@ def keep_nursery() -> None:
 def _become_daemon(request: Request, inherited: list[int]) -> NoReturn:
     status = 70
     try:
-        os.setsid()
+        os.setpgid(0, 0)
         for descriptor in inherited:
             os.close(descriptor)
         nothing = os.open(os.devnull, os.O_RDONLY)
