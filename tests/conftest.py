@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,10 @@ from hypothesis import settings
 
 from backupd import durable
 from tests.world.clocks import FakeClock
+
+# Shells start what runs in the background with Ctrl-C ignored, and its children inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # CI judges the same examples every time; a developer's run looks for new ones.
 settings.register_profile("ci", derandomize=True)
