@@ -21,11 +21,9 @@ from backupd.appservers import delivery
 from backupd.appservers.base import Content
 from backupd.appservers.delivery import Delivered
 from backupd.appservers.file_trees import ASIDE_PREFIX
-from backupd.appservers.maildir import FLAG_LETTERS, mtime_of, read_keywords
+from backupd.appservers.maildir import mtime_of, read_keywords
 from backupd.errors import BackupdError
 from backupd.items import Area
-
-COPY_BYTES = 1 << 20
 
 
 class Arrival(NamedTuple):
@@ -119,12 +117,10 @@ class _Deliveries:
                     Path(one.path), directory, arrival.area, arrival.name, self._account
                 )
                 return Delivered(directory, name, one.facts)
-            letters = {
-                FLAG_LETTERS[word] for word in arrival.metadata.get("flags", ()) if word in FLAG_LETTERS
-            }
-            letters |= self._keyword_letters(directory, arrival.metadata.get("tags") or ())
             unique = one.path.rpartition(f"/{ASIDE_PREFIX}")[2]
-            name = f"cur/{unique},S={one.facts.st_size}:2,{''.join(sorted(letters))}"
+            keywords = self._keyword_letters(directory, arrival.metadata.get("tags") or ())
+            base = delivery.message_name(unique, one.facts.st_size, arrival.metadata, keywords)
+            name = f"cur/{base}"
             with delivery.told_apart(self._account):
                 os.rename(one.path, f"{directory}/{name}")
             return Delivered(directory, name, one.facts)

@@ -17,7 +17,7 @@ import shutil
 import socket
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -61,18 +61,23 @@ class Delivered(NamedTuple):
 def deliver_message(account: Path, folder: str, metadata: Mapping[str, Any], content: BinaryIO) -> Delivered:
     """Store a message with flags, keywords and date. Raises `AppServerRefused`, `AppServerUnavailable`."""
     directory = make_mail_folder(account, folder)
-    letters = {FLAG_LETTERS[word] for word in metadata.get("flags", ()) if word in FLAG_LETTERS}
-    letters |= set(keyword_letters(directory, metadata.get("tags", ())))
+    keywords = keyword_letters(directory, metadata.get("tags", ()))
     unique = unique_name()
     aside = directory / "tmp" / unique
     with told_apart(account):
         facts = write(str(aside), content, mtime_of(metadata.get("received")), account.stat())
-        name = f"{unique},S={facts.st_size}:2,{''.join(sorted(letters))}"
+        name = message_name(unique, facts.st_size, metadata, keywords)
         durable.step("delivery.message_written")
         # The name holds host, process and a counter: nobody else has it.
         aside.rename(directory / "cur" / name)
         _sync_name(directory / "cur" / name)
         return Delivered(directory, f"cur/{name}", facts)
+
+
+def message_name(unique: str, size: int, metadata: Mapping[str, Any], keywords: Iterable[str]) -> str:
+    """Return a message's file name in `cur`; `keywords` are the letters of its tags in that folder."""
+    letters = {FLAG_LETTERS[word] for word in metadata.get("flags", ()) if word in FLAG_LETTERS}
+    return f"{unique},S={size}:2,{''.join(sorted(letters.union(keywords)))}"
 
 
 def deliver_file(

@@ -19,6 +19,7 @@ from backupd.errors import AppServerRefused, AppServerUnavailable
 from backupd.items import Area, Kind
 from backupd.jobs.restore import importing
 from backupd.jobs.restore.importing import ExternalWanted, name_of
+from backupd.jobs.restore.patience import answers
 from backupd.jobs.restore.plan import Plan
 from backupd.jobs.restore.provisioning import Provisioned, Provisioning
 from backupd.jobs.restore.putting import Counted, Putting
@@ -91,7 +92,7 @@ class AccountImport:
             run.note_error(target, error.message)
             done.unrestored += 1
         except AppServerUnavailable as error:
-            if not await self._answers():
+            if not await answers(self._appserver):
                 raise
             # It answers, and takes nothing of this account: the others are not held up by that.
             run.note_error(target, error.message)
@@ -159,13 +160,6 @@ class AccountImport:
         ]
         await asyncio.to_thread(self._mapper.append, target, mapped)
         return ids
-
-    async def _answers(self) -> bool:
-        try:
-            await self._appserver.accounts()
-        except AppServerUnavailable:
-            return False
-        return True
 
 
 def _batch(found: Iterator[FoundItem]) -> list[FoundItem]:

@@ -30,7 +30,6 @@ ITEMS_CHOICES = {
 """The words of the parameter `items`, and the kinds that each means."""
 QUIET = timedelta(seconds=60)
 """What is edited in place and was emptied a shorter time ago may be in the middle of being written."""
-CHANGEABLE = frozenset(AREA_OF_KIND) - {Kind.MESSAGE}
 
 IsBeginning = Callable[[State, State], bool]
 """Tells whether the content of the first state is how that of the second begins."""

@@ -80,16 +80,13 @@ class Patience:
             doubtful = waited > DOUBTFUL_SECONDS_MAX and self._successes > at_first
             too_long = waited > SECONDS_MAX
             again = delay > BACK_OFF_SECONDS_MIN
-            given_up = [
-                number
-                for number in left
-                if too_long or doubtful or at_start > failed_at[number] or (again and self._waited_in_vain)
-            ]
-            if given_up and await self._answers():
+            all_given_up = too_long or doubtful or (again and self._waited_in_vain)
+            given_up = {number for number in left if all_given_up or at_start > failed_at[number]}
+            if given_up and await answers(self._appserver):
                 self._waited_in_vain |= too_long
                 for number in given_up:
                     ended[number] = _refused(ended[number])
-                left = [number for number in left if number not in set(given_up)]
+                left = [number for number in left if number not in given_up]
             elif too_long:
                 raise AppServerUnavailable(
                     f"the AppServer stayed away: {ended[left[0]]}",
@@ -105,12 +102,14 @@ class Patience:
         run.check()
         await self._clock.sleep(delay)
 
-    async def _answers(self) -> bool:
-        try:
-            await self._appserver.accounts()
-        except AppServerUnavailable:
-            return False
-        return True
+
+async def answers(appserver: AppServer) -> bool:
+    """Tell whether an AppServer is there, whatever else it may be unable to do."""
+    try:
+        await appserver.accounts()
+    except AppServerUnavailable:
+        return False
+    return True
 
 
 async def _ends(

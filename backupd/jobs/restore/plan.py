@@ -18,7 +18,6 @@ from backupd.jobs.restore.past import AccountThen
 from backupd.states import Photograph
 from backupd.store.index_queries import KnownItem
 
-TRASH = "Trash"
 MARKED_DELETED = "deleted"
 UNDELETE_TAG = "undelete_%d_%m_%y"
 UNKNOWN_FOLDER = "unknown_%s"
