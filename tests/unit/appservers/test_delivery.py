@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from backupd import durable
 from backupd.appservers import delivery
 from backupd.appservers.base import Account
+from backupd.appservers.deliveries import Arrival, deliver_many
 from backupd.appservers.delivery import deliver_file, deliver_message, make_mail_folder, told_apart, toml_of
 from backupd.errors import AppServerRefused, AppServerUnavailable
 from backupd.items import Area, Kind
@@ -186,3 +188,50 @@ def test_a_name_that_no_waiting_mends_is_refused(tmp_path):
         (tmp_path / ("x" * 300)).mkdir()
     with pytest.raises(AppServerUnavailable, match="space"), told_apart(tmp_path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path))
+
+
+class Held:
+    """A content in memory."""
+
+    def open(self) -> io.BytesIO:
+        """Open it."""
+        return io.BytesIO(b"hello")
+
+
+def put_one(account: Path, area: Area) -> None:
+    """Put one item by itself."""
+    if area is Area.MAIL:
+        deliver_message(account, "INBOX", {}, io.BytesIO(b"hello"))
+    else:
+        deliver_file(account, area, "", "notes.txt", {}, io.BytesIO(b"hello"))
+
+
+def put_group(account: Path, area: Area) -> None:
+    """Put one item as a group; raise what became of it."""
+    (done,) = deliver_many(account, [Arrival(area, "INBOX" * (area is Area.MAIL), "notes.txt", {}, Held())])
+    if isinstance(done, Exception):
+        raise done
+
+
+@pytest.mark.parametrize("put", [put_one, put_group])
+@pytest.mark.parametrize("area", [Area.MAIL, Area.FILES])
+def test_a_name_that_is_not_durable_is_taken_back(tree, put, area):
+    """Where the directory can't be synced, the item is gone again: another try makes no second one."""
+    account = tree.account(ALICE)
+
+    def items() -> int:
+        return sum(path.is_file() and path.read_bytes() == b"hello" for path in account.rglob("*"))
+
+    def fail(name: str) -> None:
+        if name in {"delivery.named", "deliveries.named"}:
+            raise OSError(errno.EIO, "input/output error")
+
+    durable.observe_steps(fail)
+    try:
+        with pytest.raises(AppServerUnavailable):
+            put(account, area)
+    finally:
+        durable.observe_steps(None)
+    assert items() == 0
+    put(account, area)
+    assert items() == 1

@@ -53,3 +53,4 @@ async def test_an_appserver_that_answers_and_cannot_write_is_waited_for(world: R
     verdict = await world.restore(then, to="second@example.com")
     assert (verdict.counts["restored"], verdict.counts["unrestored"]) == (MESSAGES - 1, 1)
     assert [one.reason for one in world.run.errors] == ["no space left"]
+    assert len(slept) == 6 + 1, "one more try tells that it is about this item"
