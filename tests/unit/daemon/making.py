@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from backupd.attributes import Settings
 from backupd.config import Config, load
 from backupd.control import CommandRequest, Reply
 from backupd.operations import Run
+from backupd.views import BrokerView, RecorderView, SpaceView
 from daemon.answers import OPERATION_TYPES, Answers, names_of
+from daemon.condition import Facts
 from daemon.configuring import Configuring
 from daemon.doctor import Doctor
 from daemon.kept_operations import KeptOperations
@@ -142,3 +147,26 @@ async def _remembered() -> None:
 
 async def _started(_job: str) -> None:
     return
+
+
+def well(now: datetime, **changes: Any) -> Facts:
+    """Return the facts of a daemon that is well, with changes."""
+    facts = Facts(
+        now=now,
+        realtime_enabled=True,
+        realtime_active=True,
+        realtime_trouble="",
+        smartscan_enabled=True,
+        last_scan=now - timedelta(hours=1),
+        scanning=False,
+        started=now - timedelta(days=1),
+        broker=BrokerView(url="embedded", connected=True),
+        intake_paused="",
+        recorder=RecorderView(),
+        waiting_photographs=0,
+        gaps=(),
+        last_operations=(),
+        damaged=(),
+        space=SpaceView(),
+    )
+    return msgspec.structs.replace(facts, **changes)

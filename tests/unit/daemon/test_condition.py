@@ -10,25 +10,15 @@ import pytest
 
 from backupd.operations import OperationStatus
 from backupd.views import BrokerView, GapView, OperationView, RecorderView, Severity, SpaceView
-from daemon.condition import Facts, problems
+from daemon.condition import problems
+from tests.unit.daemon.making import well
 from tests.world.clocks import START
 
-WELL = Facts(
-    now=START,
-    realtime_enabled=True,
-    realtime_active=True,
-    realtime_trouble="",
-    smartscan_enabled=True,
+WELL = well(
+    START,
     last_scan=START - timedelta(hours=2),
-    scanning=False,
     started=START - timedelta(days=9),
     broker=BrokerView(url="mqtt://broker", connected=True),
-    intake_paused="",
-    recorder=RecorderView(),
-    waiting_photographs=0,
-    gaps=(),
-    last_operations=(),
-    damaged=(),
     space=SpaceView(free_bytes=10 << 30, threshold_bytes=1 << 30),
 )
 FAILED = OperationView(

@@ -143,7 +143,8 @@ async def test_a_backup_that_is_gone_is_no_place_for_a_new_one(world: World) -> 
     backup.rename(world.place / "unmounted")
     backup.mkdir(mode=0o700)
     with pytest.raises(BackupPathRefused, match="is its file system mounted") as refused:
-        await Process(configuration.load(world.file), world.notifier).run()
+        async with asyncio.timeout(10):
+            await Process(configuration.load(world.file), world.notifier).run()
     assert list(backup.iterdir()) == []
     kept = Path(refused.value.hint.rpartition(" ")[2])
     assert str(backup) in kept.read_text()

@@ -10,20 +10,19 @@ import pytest
 
 from backupd.operations import OperationStatus
 from backupd.views import (
-    BrokerView,
     CheckView,
     GapView,
     OperationView,
     Outcome,
     RecorderView,
     ScheduleView,
-    SpaceView,
 )
 from daemon import standing_checks
 from daemon.condition import LAG_SECONDS_MAX, SCAN_AGE_MAX, Facts
 from daemon.connection import Granted
 from daemon.standing_checks import PROOF_AGE_MAX
 from daemon.subscription import SubscriptionStatus
+from tests.unit.daemon.making import well
 
 NOW = datetime(2026, 11, 23, 20, 55, tzinfo=UTC)
 OK, WARNING, CRITICAL = Outcome.OK, Outcome.WARNING, Outcome.CRITICAL
@@ -34,25 +33,7 @@ OPERATION = OperationView(
 
 def facts(**changes: Any) -> Facts:
     """Return the facts of a daemon that is well, with changes."""
-    well = Facts(
-        now=NOW,
-        realtime_enabled=True,
-        realtime_active=True,
-        realtime_trouble="",
-        smartscan_enabled=True,
-        last_scan=NOW - timedelta(hours=1),
-        scanning=False,
-        started=NOW - timedelta(days=1),
-        broker=BrokerView(url="embedded", connected=True),
-        intake_paused="",
-        recorder=RecorderView(),
-        waiting_photographs=0,
-        gaps=(),
-        last_operations=(),
-        damaged=(),
-        space=SpaceView(),
-    )
-    return msgspec.structs.replace(well, **changes)
+    return well(NOW, **changes)
 
 
 def judged(checks: list[CheckView], name: str, outcome: Outcome, word: str) -> None:
