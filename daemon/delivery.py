@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
 from backupd.errors import BackupdError
 from backupd.views import NotificationView
-from daemon.messages import Level
+from daemon.messages import Told
 
 RETRY_SECONDS_MIN = 15.0
 RETRY_SECONDS_MAX = 1_800.0
@@ -45,19 +45,11 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: str = ""
 
 
-class Notification(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Notification(Told, frozen=True, kw_only=True, omit_defaults=True):
     """A message with its identity and its ways. `to` are the admins among the recipients."""
 
     id: str
     time: datetime
-    level: Level
-    subject: str
-    text: str
-    facts: dict[str, Any] = {}
-    operation: str = ""
-    about: str = ""
-    is_over: bool = False
-    once: str = ""
     to: tuple[str, ...] = ()
     ways: dict[str, Delivery] = {}
 

@@ -65,8 +65,8 @@ _LEVEL_OF_END = {
 }
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True):
-    """Something to be told. `about` is the problem it tells of, `is_over` that the problem went away."""
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """What is said. `about` is the problem it tells of, `is_over` that the problem went away."""
 
     level: Level
     subject: str
@@ -76,6 +76,11 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     about: str = ""
     is_over: bool = False
     once: str = ""
+
+
+class Message(Told, frozen=True, kw_only=True):
+    """Something to be told; `own_recipients` are those that the operation itself names."""
+
     own_recipients: tuple[str, ...] = ()
 
 

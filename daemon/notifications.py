@@ -25,7 +25,7 @@ from backupd.errors import BackupdError
 from backupd.store.ledger_tables import KeptNotifications
 from daemon import delivery
 from daemon.delivery import Delivery, Notification, State, Undelivered, Way
-from daemon.messages import Level, Message
+from daemon.messages import Level, Message, Told
 
 MAIL = "mail"
 WEBHOOK = "webhook"
@@ -143,16 +143,9 @@ class Notifications:
         notification = Notification(
             id=str(uuid4()),
             time=now,
-            level=message.level,
-            subject=message.subject,
-            text=message.text,
-            facts=message.facts,
-            operation=message.operation,
-            about=message.about,
-            is_over=message.is_over,
-            once=message.once,
             to=to,
             ways=ways,
+            **{name: getattr(message, name) for name in Told.__struct_fields__},
         )
         notification = self._without_lost_ways(notification)
         number = await self._keep(notification)
