@@ -181,6 +181,11 @@ class Index:
         with self._reading() as connection:
             return index_queries.account_counts(connection, account)
 
+    def account_marks(self) -> list[tuple[str, int, int, int]]:
+        """Return account, highest transaction, histories and states of every account; walks all rows."""
+        with self._reading() as connection:
+            return list(index_queries.account_marks(connection))
+
     def keys(self, account: str) -> Iterator[ItemKey]:
         """Yield the keys of an account's items by id, deleted ones too, without reading what they hold."""
         with self._reading() as connection:

@@ -184,6 +184,12 @@ def account_counts(connection: sqlite3.Connection, account: str) -> tuple[dict[s
     return live, gone
 
 
+def account_marks(connection: sqlite3.Connection) -> Iterator[tuple[str, int, int, int]]:
+    """Yield account (empty: the server's entries), highest transaction, histories and states of each."""
+    query = "SELECT account, max(state), count(*), sum(states) FROM items GROUP BY account ORDER BY account"
+    yield from connection.execute(query)
+
+
 def keys(connection: sqlite3.Connection, account: str) -> Iterator[ItemKey]:
     """Yield the keys of an account's items; see `Index.keys`."""
     after = ("", "")

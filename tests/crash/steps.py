@@ -70,6 +70,18 @@ AFTER_DAMAGE = ("journal.cut_tail", "history.repair")
 ELSEWHERE = {
     "mending.content_written": "doRestoreBlobs: a kill leaves the old file, and one aside that nothing lists",
     "mending.content_placed": "doRestoreBlobs: a kill leaves the new file, and the old one aside",
+    **dict.fromkeys(
+        (
+            "metadata.send",
+            "metadata.states_sent",
+            "metadata.sent",
+            "metadata.archive",
+            "metadata.archived",
+            "metadata.summarised",
+            "metadata.remove",
+        ),
+        "metadata outside: each put is atomic by itself; ended at each step in test_metadata.py",
+    ),
     "journal.trim": "nothing in the daemon trims the journal yet",
 }
 """Steps without a kill, and why."""

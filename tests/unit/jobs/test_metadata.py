@@ -1,0 +1,256 @@
+"""Metadata outside: what was sent comes back as it was, whatever was lost, cut short or damaged."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from backupd import durable
+from backupd.errors import BackupPathRefused, VolumeError
+from backupd.items import ItemKey, Kind
+from backupd.jobs.archive.configuration import ConfigurationDump
+from backupd.jobs.metadata import MetadataUpload, Retrieval, names
+from backupd.operations import Run, Verdict
+from backupd.states import ChangeType, State
+from backupd.store.history import Histories
+from backupd.store.store import Store
+from backupd.volumes.memory import MemoryVolume
+from tests.unit.jobs.worlds import ALICE, SERVER, BackupWorld, change
+
+STEPS = (
+    "metadata.send",
+    "metadata.states_sent",
+    "metadata.sent",
+    "metadata.archive",
+    "metadata.archived",
+    "metadata.summarised",
+    "metadata.remove",
+)
+Everything = dict[ItemKey, list[State]]
+
+
+class SendingWorld(BackupWorld):
+    """A backup whose metadata goes to a volume in memory."""
+
+    def __init__(self, path: Path) -> None:
+        self.volume = MemoryVolume()
+        super().__init__(path)
+
+    def open(self) -> None:
+        super().open()
+        self.upload = MetadataUpload(
+            self.store,
+            self.volume,
+            volume_id="v1",
+            clock=self.clock,
+            recorded_through=lambda: self.recorder.durable_cursor,
+        )
+
+    async def receive(self, *items: str, folder: str = "INBOX") -> None:
+        """Record new messages."""
+        for item in items:
+            self.journal(change(item, ChangeType.CREATED, event=f"new-{item}", folder=folder))
+        await self.record()
+
+    def everything(self) -> Everything:
+        """Return every history."""
+        return {found.key: found.states for found in self.store.histories.walk()}
+
+    def run(self) -> Run:
+        return Run(self.clock)
+
+    def retrieve(self, path: Path) -> Verdict:
+        return Retrieval(self.volume, path, clock=self.clock, rebuild_catalog=lambda *_: 0).run(self.run())
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[SendingWorld]:
+    async with SendingWorld(tmp_path / "backup") as made:
+        for account in (ALICE, "bob"):
+            await made.account(account)
+        await made.scan_all()
+        yield made
+
+
+def histories_in(path: Path) -> Everything:
+    return {found.key: found.states for found in Histories(path).walk()}
+
+
+async def test_a_pass_alone_brings_everything_back(world: SendingWorld, tmp_path: Path) -> None:
+    """Every history, byte for byte, with map file and statistics; contents are not part of it."""
+    await world.receive("1", "2")
+    done = world.upload.archive(world.run())
+    assert done.failed == 0
+    verdict = world.retrieve(tmp_path / "back")
+    assert verdict.successful, verdict.sentence
+    assert histories_in(tmp_path / "back") == world.everything()
+    key = ItemKey(ALICE, Kind.MESSAGE, "1")
+    there = world.store.layout.history(key).read_bytes()
+    assert (tmp_path / "back" / world.store.layout.history(key).relative_to(world.path)).read_bytes() == there
+
+
+async def test_changes_since_the_pass_come_back_from_parcels(world: SendingWorld, tmp_path: Path) -> None:
+    """What was recorded after the archives and sent within the minute is there; what was not sent is not."""
+    await world.receive("1")
+    world.upload.archive(world.run())
+    await world.receive("2")
+    world.journal(change("1", ChangeType.DELETED, event="gone", at=5))
+    await world.record()
+    assert world.upload.send_changes() == 2
+    sent = world.everything()
+    await world.receive("3")
+    verdict = world.retrieve(tmp_path / "back")
+    assert verdict.successful, verdict.sentence
+    assert histories_in(tmp_path / "back") == sent
+
+
+async def test_what_came_back_opens_as_a_backup_path_and_goes_on(world: SendingWorld, tmp_path: Path) -> None:
+    """The store opens with the same identity and attributes, the index is built, the journal replayed."""
+    await world.receive("1")
+    world.store.ledger.set_attribute("global", "", "ZxBackup_DataRetentionDays", 99)
+    copied = tmp_path / "copy.sqlite"
+    world.store.ledger.copy_to(copied)
+    dump = ConfigurationDump(world.store.layout, lambda: [("backupd/state.sqlite", copied)])
+    dump.write(world.clock.now())
+    world.upload.archive(world.run())
+    await world.receive("2")
+    world.upload.send_changes()
+    assert world.retrieve(tmp_path / "back").successful
+    with Store.open(tmp_path / "back", server_id=SERVER, server_name="mail", clock=world.clock) as store:
+        assert store.identity == world.store.identity
+        assert store.ledger.attributes() == world.store.ledger.attributes()
+        assert store.damaged == []
+        assert sorted(item.item for item in store.index.items(ALICE)) == sorted(
+            item.item for item in world.store.index.items(ALICE)
+        )
+        assert store.journal.last_sequence == world.store.journal.last_sequence
+
+
+async def test_unchanged_accounts_are_not_sent_again(world: SendingWorld) -> None:
+    """A second pass sends only the account that changed, and keeps two archives of it."""
+    await world.receive("1")
+    first = world.upload.archive(world.run())
+    again = world.upload.archive(world.run())
+    assert (again.archived, again.unchanged) == (0, first.archived)
+    for item in ("2", "3", "4"):
+        await world.clock.advance(86_400)
+        await world.receive(item)
+        assert world.upload.archive(world.run()).archived == 1
+    folder = names.account_folder(ALICE)
+    assert len(list(world.volume.names(folder))) == 2
+    assert not list(world.volume.names(names.STATES))[:-1]
+
+
+async def test_an_unreadable_archive_is_replaced_by_the_one_before(
+    world: SendingWorld, tmp_path: Path
+) -> None:
+    """The older archive and the parcels since give the same, and the damage is told."""
+    await world.receive("1")
+    world.upload.archive(world.run())
+    await world.clock.advance(60)
+    await world.receive("2")
+    world.upload.archive(world.run())
+    newest = list(world.volume.names(names.account_folder(ALICE)))[-1]
+    content = world.volume.get(newest).read()
+    world.volume.delete(newest)
+    world.volume.put(newest, content[: len(content) // 2])
+    verdict = world.retrieve(tmp_path / "back")
+    assert histories_in(tmp_path / "back") == world.everything()
+    assert not verdict.successful
+
+
+async def test_a_retrieval_cut_short_goes_on(world: SendingWorld, tmp_path: Path) -> None:
+    """Given again it completes what is there, also histories that were being written."""
+    await world.receive(*map(str, range(1, 20)))
+    world.upload.archive(world.run())
+    await world.receive("20")
+    world.upload.send_changes()
+    back = tmp_path / "back"
+    world.retrieve(back)
+    for number, path in enumerate(sorted((back / "accounts").rglob("items/*/*"))):
+        content = path.read_bytes()
+        path.write_bytes((content[: len(content) // 3], content, b"")[number % 3])
+    assert world.retrieve(back).successful
+    assert histories_in(back) == world.everything()
+
+
+async def test_a_killed_upload_goes_on_where_it_was(world: SendingWorld, tmp_path: Path) -> None:
+    """Whatever step ends a round or a pass, the next ones complete it."""
+    world.upload.sent_through()
+    for wanted in STEPS:
+
+        def stop(step: str, wanted: str = wanted) -> None:
+            if step == wanted:
+                raise OSError(5, step)
+
+        await world.clock.advance(60)
+        await world.receive(wanted)
+        durable.observe_steps(stop)
+        try:
+            with pytest.raises(OSError, match=wanted):
+                world.upload.archive(world.run())
+        finally:
+            durable.observe_steps(None)
+        world.crash()
+    for _ in range(3):
+        await world.clock.advance(60)
+        await world.receive(str(_))
+        world.upload.archive(world.run())
+    assert world.retrieve(tmp_path / "back").successful
+    assert histories_in(tmp_path / "back") == world.everything()
+
+
+async def test_what_waited_for_its_photograph_is_in_a_later_parcel(
+    world: SendingWorld, tmp_path: Path
+) -> None:
+    """A state that is recorded long after its event is sent all the same."""
+    world.upload.archive(world.run())
+    item = await world.server.add(ALICE, Kind.MESSAGE, "INBOX", b"Subject: late\r\n\r\n")
+    world.server.unavailable = "it is down"
+    world.journal(change(item, ChangeType.CREATED, event="late", folder=None))
+    await world.receive("2")
+    world.upload.send_changes()
+    world.server.unavailable = ""
+    await world.clock.advance(30)
+    await world.recorder.waiting.retry()
+    await world.record()
+    assert world.history(item)
+    world.upload.send_changes()
+    assert world.retrieve(tmp_path / "back").successful
+    assert histories_in(tmp_path / "back") == world.everything()
+
+
+async def test_other_volumes_and_paths_are_refused(world: SendingWorld, tmp_path: Path) -> None:
+    """A volume without a summary, another server's directory, and one in use are refused; nothing is made."""
+    with pytest.raises(BackupPathRefused, match="no summary"):
+        world.retrieve(tmp_path / "back")
+    assert not (tmp_path / "back").exists()
+    world.upload.archive(world.run())
+    with pytest.raises(BackupPathRefused, match="in use"):
+        world.retrieve(world.path)
+    other = tmp_path / "other"
+    Store.open(other, server_id="another", server_name="x", clock=world.clock).close()
+    with pytest.raises(BackupPathRefused, match="another server"):
+        world.retrieve(other)
+
+
+async def test_a_failing_volume_fails_the_round_and_loses_nothing(
+    world: SendingWorld, tmp_path: Path
+) -> None:
+    """The error is told; once the volume is back, the same changes are sent."""
+    world.upload.archive(world.run())
+    await world.receive("1")
+    put = world.volume.put
+
+    def refuse(name: str, content: object) -> bool:
+        raise VolumeError("it is away")
+
+    world.volume.put = refuse  # type: ignore[method-assign]
+    with pytest.raises(VolumeError, match="away"):
+        world.upload.send_changes()
+    world.volume.put = put  # type: ignore[method-assign]
+    assert world.upload.send_changes() == 1
+    assert world.retrieve(tmp_path / "back").successful
+    assert histories_in(tmp_path / "back") == world.everything()
