@@ -44,6 +44,7 @@ from daemon.realtime import RealtimeScanner
 from daemon.recording import Recording
 from daemon.scheduler import Scheduler
 from daemon.services import Services
+from daemon.trimming import Trimming
 from daemon.verbs import Ingredients, make_factories
 from daemon.works import SCHEDULE
 
@@ -222,6 +223,7 @@ class Daemon:
                     ("warnings", self._warn_if_idle()),
                     ("announcing", self._announcing.run(self._front.answers.status)),
                     ("gaps", self._open_gaps_of_settings()),
+                    ("trimming", Trimming(self._store, clock=self._clock).run()),
                     ("reloading", self._reload_when_asked()),
                     ("metrics", self._front.serve_metrics()),
                     ("watchdog", feed_watchdog(self._notifier, self._clock, self._unwell)),

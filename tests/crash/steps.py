@@ -82,7 +82,7 @@ ELSEWHERE = {
         ),
         "metadata outside: each put is atomic by itself; ended at each step in test_metadata.py",
     ),
-    "journal.trim": "nothing in the daemon trims the journal yet",
+    "journal.trim": "a kill leaves some of the segments that nobody needs, for the next time",
 }
 """Steps without a kill, and why."""
 
