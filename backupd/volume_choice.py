@@ -14,12 +14,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
-from typing import Any, Protocol, assert_never
+from typing import Any, assert_never
 from uuid import UUID
 
 import msgspec
 
-from backupd.buckets import StoreType, store_type_named
+from backupd.buckets import Bucket, StoreType, store_type_named
 from backupd.errors import UsageError
 from backupd.parameters import did_you_mean, shortened, squashed
 
@@ -74,16 +74,6 @@ class BucketChoice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 VolumeChoice = DefaultChoice | LocalChoice | BucketChoice
-
-
-class _Bucket(Protocol):
-    """Of a bucket configuration what is needed here."""
-
-    @property
-    def uuid(self) -> str: ...
-
-    @property
-    def store_type(self) -> StoreType: ...
 
 
 def parse(value: object) -> VolumeChoice:
@@ -204,7 +194,7 @@ def size_bytes(given: object) -> int:
     return size
 
 
-def bucket_of(choice: BucketChoice, buckets: Iterable[_Bucket]) -> _Bucket:
+def bucket_of(choice: BucketChoice, buckets: Iterable[Bucket]) -> Bucket:
     """Return the configuration that a choice refers to. Raises `UsageError` where none fits."""
     known = list(buckets)
     found = next((one for one in known if one.uuid == choice.bucket_id), None)

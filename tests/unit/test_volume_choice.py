@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backupd.buckets import StoreType
+from backupd.buckets import Bucket, StoreType, made
 from backupd.errors import UsageError
 from backupd.volume_choice import (
     BucketChoice,
@@ -51,9 +51,9 @@ CHOICES = st.one_of(
 )
 
 
-class Known(msgspec.Struct, frozen=True):
-    uuid: str
-    store_type: StoreType
+def known(store_type: StoreType) -> Bucket:
+    given = {"bucket_name": "one", "access_key": "a", "secret": "s", "label": "l", "region": "r", "url": "u"}
+    return made(BUCKET, store_type, given)
 
 
 @given(CHOICES)
@@ -123,9 +123,9 @@ def test_no_sizes(given: object) -> None:
 def test_the_bucket_of_a_choice() -> None:
     """The configuration must exist and be of the type that is said."""
     choice = bucket_choice("S3", BUCKET)
-    assert bucket_of(choice, [Known(BUCKET, StoreType.S3)]).uuid == BUCKET
+    assert bucket_of(choice, [known(StoreType.S3)]).uuid == BUCKET
     with pytest.raises(UsageError, match="MinIO"):
-        bucket_of(choice, [Known(BUCKET, StoreType.MINIO)])
+        bucket_of(choice, [known(StoreType.MINIO)])
     with pytest.raises(UsageError, match="doCreateBucket"):
         bucket_of(choice, [])
 
