@@ -33,10 +33,12 @@ SIZE_BYTES_MAX = 2**53
 _LEVEL = r"[A-Za-z0-9_@=,+~-][A-Za-z0-9._@=,+~-]{0,99}"
 _PREFIX = re.compile(rf"(?:{_LEVEL}/)*{_LEVEL}\Z")
 _SIZE = re.compile(r"([0-9]{1,16})\s*(b|[kmg]i?b?)?\Z", re.IGNORECASE)
+_VOLUME_ID = re.compile(r"[0-9a-f]{1,64}\Z")
 _UNITS = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 _KEYS = (
     "storeType",
     "volumeRootPath",
+    "volumeId",
     "bucketConfigurationId",
     "volumePrefix",
     "useInfrequentAccess",
@@ -51,9 +53,13 @@ class DefaultChoice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LocalChoice(msgspec.Struct, frozen=True, kw_only=True):
-    """A mounted path: NFS, FUSE, another disk. `path` is absolute and normal."""
+    """A mounted path: NFS, FUSE, another disk. `path` is absolute and normal.
+
+    `volume_id` is the one of the marker that was made there; empty takes any marker of this server.
+    """
 
     path: str
+    volume_id: str = ""
     encrypted: bool = False
 
 
@@ -92,9 +98,13 @@ def parse(value: object) -> VolumeChoice:
         _only(value, DEFAULT, ())
         return DefaultChoice()
     if squashed(word) == squashed(LOCAL):
-        _only(value, LOCAL, ("volumeRootPath", "encrypted"))
-        return local_choice(_text(value, "volumeRootPath"), encrypted=_truth(value, "encrypted"))
-    _only(value, word, tuple(key for key in _KEYS if key != "volumeRootPath"))
+        _only(value, LOCAL, ("volumeRootPath", "volumeId", "encrypted"))
+        return local_choice(
+            _text(value, "volumeRootPath"),
+            volume_id=_text(value, "volumeId"),
+            encrypted=_truth(value, "encrypted"),
+        )
+    _only(value, word, tuple(key for key in _KEYS if key not in ("volumeRootPath", "volumeId")))
     return bucket_choice(
         word,
         _text(value, "bucketConfigurationId"),
@@ -113,6 +123,8 @@ def encode(choice: VolumeChoice) -> dict[str, Any]:
             return {}
         case LocalChoice():
             found: dict[str, Any] = {"storeType": LOCAL, "volumeRootPath": choice.path}
+            if choice.volume_id:
+                found["volumeId"] = choice.volume_id
         case BucketChoice():
             found = {"storeType": choice.store_type.value, "bucketConfigurationId": choice.bucket_id}
             if choice.volume_prefix:
@@ -129,7 +141,7 @@ def encode(choice: VolumeChoice) -> dict[str, Any]:
     return found | ({"encrypted": True} if choice.encrypted else {})
 
 
-def local_choice(path: str, *, encrypted: bool = False) -> LocalChoice:
+def local_choice(path: str, *, volume_id: str = "", encrypted: bool = False) -> LocalChoice:
     """Return the choice of a mounted path. Raises `UsageError`."""
     normal = PurePosixPath(path)
     if not path.startswith("/") or ".." in normal.parts or "\0" in path or len(path) > PATH_CHARACTERS_MAX:
@@ -138,7 +150,11 @@ def local_choice(path: str, *, encrypted: bool = False) -> LocalChoice:
         )
     if normal == PurePosixPath("/") or str(normal) == "//":
         raise UsageError("the root of the file system is no place for a volume", hint="give a path below it")
-    return LocalChoice(path=str(normal), encrypted=encrypted)
+    if volume_id and _VOLUME_ID.match(volume_id) is None:
+        raise UsageError(
+            f"{shortened(volume_id)} is no id of a volume", hint="the marker at its root tells it"
+        )
+    return LocalChoice(path=str(normal), volume_id=volume_id, encrypted=encrypted)
 
 
 def bucket_choice(

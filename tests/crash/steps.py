@@ -70,6 +70,10 @@ AFTER_DAMAGE = ("journal.cut_tail", "history.repair")
 ELSEWHERE = {
     "mending.content_written": "doRestoreBlobs: a kill leaves the old file, and one aside that nothing lists",
     "mending.content_placed": "doRestoreBlobs: a kill leaves the new file, and the old one aside",
+    "mounted.marker_written": "prepare: a kill leaves no marker, and a file aside that the next try replaces",
+    "mounted.write": "killed in tests/unit/volumes/test_mounted.py",
+    "mounted.written": "killed in tests/unit/volumes/test_mounted.py",
+    "mounted.named": "killed in tests/unit/volumes/test_mounted.py",
     "journal.trim": "nothing in the daemon trims the journal yet",
 }
 """Steps without a kill, and why."""

@@ -31,6 +31,7 @@ CHOICES = st.one_of(
     st.builds(
         LocalChoice,
         path=st.lists(LEVELS, min_size=1, max_size=3).map(lambda levels: "/" + "/".join(levels)),
+        volume_id=st.from_regex(r"[0-9a-f]{0,32}", fullmatch=True),
         encrypted=st.booleans(),
     ),
     st.builds(
@@ -87,6 +88,7 @@ def test_the_vendors_values() -> None:
         ({"storeType": "Local", "volumeRootPath": "/mnt/../etc"}, "absolute path"),
         ({"storeType": "Local", "volumeRootPath": "/"}, "root of the file system"),
         ({"storeType": "Local", "volumeRootPath": "/m", "volumePrefix": "a"}, "no volumePrefix"),
+        ({"storeType": "Local", "volumeRootPath": "/m", "volumeId": "/"}, "no id of a volume"),
         ({"storeType": "S3"}, "listBuckets"),
         (S3 | {"volumeRootPath": "/m"}, "no volumeRootPath"),
         (S3 | {"volumePrefix": "a//b"}, "volume_prefix"),
