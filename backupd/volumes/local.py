@@ -8,12 +8,11 @@ is followed.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,6 +21,7 @@ from backupd.errors import VolumeError
 from backupd.volumes.base import ByteSource, NameMissing, check_name
 from backupd.volumes.disk import Directories, full_disk, full_disk_told, sync_directory
 from backupd.volumes.ranges import RangeReader
+from backupd.volumes.renaming import rename_new
 
 STAGED = ".staged"
 COPY_BYTES = 1 << 20
@@ -31,9 +31,6 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _ENDED = (b"Z", b"X")
 """States of a process in proc_pid_stat(5) that has ended, whether somebody took notice of it or not."""
-_AT_FDCWD = -100
-_RENAME_NOREPLACE = 1
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class LocalVolume:
@@ -259,7 +256,7 @@ class LocalVolume:
         self._unsynced.add(self._directories.path(directory))
         durable.step("volume.rename")
         source, target = self._staged_path(token), self._path(name)
-        if not _rename_new(source, target):
+        if not rename_new(source, target):
             os.unlink(source)  # noqa: PTH108 - strings: pathlib costs more than the system call
 
     def _sync_names(self) -> None:
@@ -285,32 +282,6 @@ class LocalVolume:
                 yield from self._names_below(name[:-1])
             else:
                 yield name
-
-
-def _rename_new(source: str, target: str) -> bool:
-    """Rename unless the target exists (renameat2(2), else link and unlink); tell whether it was renamed."""
-    result = _renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE)
-    if result == 0:
-        return True
-    number = ctypes.get_errno()
-    if number == errno.EEXIST:
-        return False
-    if number not in (errno.EINVAL, errno.ENOSYS):
-        raise OSError(number, os.strerror(number), target)
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except FileExistsError:
-        return False
-    os.unlink(source)  # noqa: PTH108 - strings: pathlib costs more than the system call
-    return True
-
-
-def _no_renameat2(*_: object) -> int:
-    ctypes.set_errno(errno.ENOSYS)
-    return -1
-
-
-_renameat2: Callable[..., int] = getattr(_libc, "renameat2", _no_renameat2)
 
 
 def _started(process: int) -> int:

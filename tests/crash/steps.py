@@ -83,6 +83,10 @@ ELSEWHERE = {
         "metadata outside: each put is atomic by itself; ended at each step in test_metadata.py",
     ),
     "journal.trim": "a kill leaves some of the segments that nobody needs, for the next time",
+    "mounted.marker_written": "prepare: a kill leaves no marker, and a file aside that the next try replaces",
+    "mounted.write": "killed in tests/unit/volumes/test_mounted.py",
+    "mounted.written": "killed in tests/unit/volumes/test_mounted.py",
+    "mounted.named": "killed in tests/unit/volumes/test_mounted.py",
 }
 """Steps without a kill, and why."""
 
