@@ -30,6 +30,7 @@ from backupd.config_sections import (
     Broker,
     Control,
     Customizations,
+    Encryption,
     Identifier,
     Log,
     Metrics,
@@ -68,6 +69,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     customizations: Customizations
     notifications: Notifications
     metrics: Metrics
+    encryption: Encryption
 
 
 def load(
@@ -119,6 +121,7 @@ def warnings(config: Config) -> list[str]:
         "broker.key_file": config.broker.key_file,
         "notifications.smtp_password_file": config.notifications.smtp_password_file,
         "notifications.webhook_token_file": config.notifications.webhook_token_file,
+        "encryption.key_file": config.encryption.key_file,
     }
     return [
         f"{key} {path} may be read by everybody: chmod o-rwx {path}"

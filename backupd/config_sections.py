@@ -152,6 +152,13 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True):
     listen: Annotated[str, Meta(max_length=255, pattern=r"^\S+:\d{1,5}$")] | None = None
 
 
+class Encryption(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the master keys for encrypted volumes are: in a file, or printed by a command (no shell)."""
+
+    key_file: Path | None = None
+    key_command: tuple[Name, ...] = ()
+
+
 SECTIONS: dict[str, type[msgspec.Struct]] = {
     "server": Server,
     "broker": Broker,
@@ -163,5 +170,6 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
     "customizations": Customizations,
     "notifications": Notifications,
     "metrics": Metrics,
+    "encryption": Encryption,
 }
 """Every section by its name."""

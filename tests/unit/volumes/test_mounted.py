@@ -78,7 +78,7 @@ def mounted(tmp_path) -> Iterator[Path]:
 
 
 def test_a_mount_that_is_gone_is_never_written_beneath(mounted):
-    """Unmounted below its feet every call says so, nothing lands beneath, and it heals when the mount is back."""
+    """Unmounted below its feet every call says so, nothing lands beneath; it heals when the mount is back."""
     volume = made(mounted)
     volume.put(NAME, b"kept")
     held = mounted.with_name("held")
@@ -196,7 +196,7 @@ def test_preparing(tmp_path):
 
 
 def test_another_servers_volume(tmp_path):
-    """It is refused by every call and by `prepare`; anybody's is read where that is asked for, never written."""
+    """Every call and `prepare` refuse it; anybody's is read where that is asked for, never written."""
     made(tmp_path / "v").put(NAME, b"theirs")
     stranger = MountedVolume(tmp_path / "v", server_id="another")
     for call in every_call(stranger):

@@ -11,7 +11,7 @@ from backupd.volumes.renaming import WAYS, Way, by_link, rename_new
 
 
 def unable(*_: object) -> bool:
-    """A file system that does not have this way."""
+    """Fail as a file system does that does not have this way."""
     raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
 

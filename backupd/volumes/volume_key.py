@@ -1,0 +1,106 @@
+"""The volume's own key: the one under which the names on an encrypted volume are encrypted.
+
+It follows from the master key that was the newest when the volume was new. So that the names stay as they are
+when that key is changed, it rests on the volume as `encryption/<id of a master key>`, wrapped by each master
+key that was ever the newest. Should these objects be lost, it is found again by trying the configured keys.
+
+Fails with `KeyMissing`, `ContentTampered`, and a permanent `VolumeError` for a volume that holds contents
+which are not encrypted: what an attacker put there must not pass for encrypted ones.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from backupd.errors import VolumeError
+from backupd.volumes.base import Volume
+from backupd.volumes.keyring import NAMES_KEY_BYTES, Keyring, WrongUnwrap
+from backupd.volumes.sealed_names import NotOurs, SealedNames
+from backupd.volumes.sealing import ContentTampered
+
+KEYS_FOLDER = "encryption"
+"""The first level of the names under which the key rests; not for contents."""
+KEY_FORMAT = 1
+_KEY_ID = re.compile(rf"{KEYS_FOLDER}/([0-9a-f]{{16}})\Z")
+
+
+class _Wrapped(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The key as it rests on the volume."""
+
+    format: int
+    key: bytes
+
+
+class FoundKey(msgspec.Struct, frozen=True):
+    """The key. `kept`: the newest master key has it on the volume; `settled`: the volume is not new."""
+
+    key: bytes
+    kept: bool
+    settled: bool = True
+
+
+def is_encrypted(inner: Volume) -> bool:
+    """Tell whether a volume was ever written to encrypted. Raises `VolumeError`."""
+    return any(_KEY_ID.match(name) for name in inner.names(f"{KEYS_FOLDER}/"))
+
+
+def find_key(inner: Volume, keyring: Keyring) -> FoundKey:
+    """Return the key of a volume, without writing; of a new one the key that `keep_key` will keep."""
+    found = [match[1] for match in map(_KEY_ID.match, inner.names(f"{KEYS_FOLDER}/")) if match]
+    newest = keyring.newest.id.hex()
+    for key_id in keyring.ids:
+        if key_id in found:
+            return FoundKey(_read(inner, keyring, key_id), newest in found)
+    if found:
+        keyring.key(bytes.fromhex(found[0]))
+    return _tried(inner, keyring)
+
+
+def keep_key(inner: Volume, keyring: Keyring) -> FoundKey:
+    """Return the key of a volume, kept there for the newest master key from now on."""
+    found = find_key(inner, keyring)
+    if not found.kept:
+        newest = keyring.newest
+        wrapped = msgspec.json.encode(_Wrapped(KEY_FORMAT, newest.wrap(found.key)))
+        inner.put(f"{KEYS_FOLDER}/{newest.id.hex()}", wrapped)
+    return FoundKey(found.key, kept=True)
+
+
+def _read(inner: Volume, keyring: Keyring, key_id: str) -> bytes:
+    name = f"{KEYS_FOLDER}/{key_id}"
+    with inner.get(name) as file:
+        content = file.read()
+    try:
+        found = msgspec.json.decode(content, type=_Wrapped)
+        key = keyring.key(bytes.fromhex(key_id)).unwrap(found.key)
+    except (msgspec.DecodeError, WrongUnwrap):
+        raise ContentTampered(name, "the volume's key does not unwrap") from None
+    if found.format != KEY_FORMAT or len(key) != NAMES_KEY_BYTES:
+        raise ContentTampered(name, f"its format {found.format} is not known")
+    return key
+
+
+def _tried(inner: Volume, keyring: Keyring) -> FoundKey:
+    """Return the key of a volume that keeps none: a new one's, or the one that opens a name there."""
+    stranger = ""
+    for name in inner.names():
+        if name.startswith(f"{KEYS_FOLDER}/"):
+            continue
+        stranger = name
+        for master in keyring:
+            try:
+                if "/" in SealedNames(master.names_key).opened(name):
+                    return FoundKey(master.names_key, kept=False)
+            except NotOurs:
+                continue
+        break
+    if not stranger:
+        return FoundKey(keyring.newest.names_key, kept=False, settled=False)
+    raise VolumeError(
+        "the volume holds contents that are not encrypted, or under a master key that is not configured",
+        permanent=True,
+        hint="use an empty path, bucket or prefix for an encrypted volume and migrate to it, or add the key",
+        name=stranger,
+    )
