@@ -31,7 +31,10 @@ from backupd.store.packs import Place, digest_bytes
 
 _CURRENT = "volume"
 _PAGE = 1000
-_HINT = "move the file aside and start the daemon; then: backupctl backup doCoherencyCheck"
+_HINT = "start the daemon: it moves the file aside and builds the catalog anew from the volume"
+DAMAGE_ENDING = "-damaged"
+"""A file of this ending beside the catalog says that SQLite found damage in it: it is not used again."""
+_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 class Located(msgspec.Struct, frozen=True):
@@ -89,7 +92,7 @@ class Catalog:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Make changes together, durable on return; nested ones belong to the outermost."""
         assert self._writer is not None, "this catalog is only for looking"
-        with self._writing, database.disk_errors_told(self.path):
+        with self._writing, self._told():
             if self._writer.in_transaction:
                 yield self._writer
                 return
@@ -103,6 +106,17 @@ class Catalog:
                     self._writer.execute("ROLLBACK")
                 raise
             durable.step("catalog.committed")
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Raise what the disk does; damage is marked, so that the next start builds the catalog anew."""
+        try:
+            with database.disk_errors_told(self.path):
+                yield
+        except sqlite3.DatabaseError as error:
+            if (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF in _DAMAGE:
+                _damage_mark(self.path).touch(0o600)
+            raise
 
     # ------------------------------------------------------------- which volume
 
@@ -127,6 +141,15 @@ class Catalog:
             connection.execute("INSERT OR IGNORE INTO volumes (identity) VALUES (?)", (identity,))
             found = connection.execute("SELECT id FROM volumes WHERE identity = ?", (identity,)).fetchone()
         return int(found[0])
+
+    def is_whole(self) -> bool:
+        """Tell whether what rests on the volume in use is known; if not, it has to be looked for."""
+        return bool(self.rows("SELECT 1 FROM volumes WHERE id = ? AND is_whole", (self._current,)))
+
+    def set_whole(self) -> None:
+        """Keep that what rests on the volume in use is known."""
+        with self.transaction() as connection:
+            connection.execute("UPDATE volumes SET is_whole = 1 WHERE id = ?", (self._current,))
 
     def _read_current(self) -> int | None:
         rows = self.rows(
@@ -186,7 +209,7 @@ class Catalog:
 
     def rows(self, query: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a query as of the last transaction."""
-        with self._reading, database.disk_errors_told(self.path):
+        with self._reading, self._told():
             return self._reader.execute(query, parameters).fetchall()
 
     # -------------------------------------------------------------------- queue
@@ -293,7 +316,13 @@ def _open(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def _damage_mark(path: Path) -> Path:
+    return path.with_name(path.name + DAMAGE_ENDING)
+
+
 def _connect(path: Path, *, writable: bool) -> sqlite3.Connection:
+    if _damage_mark(path).exists():
+        raise _refused(path, "is damaged")
     try:
         with database.disk_errors_told(path):
             connection = database.connect(path, writable=writable)

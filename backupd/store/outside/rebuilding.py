@@ -73,6 +73,7 @@ def rebuild(outside: BlobsOutside, run: Run, *, now: Callable[[], datetime]) -> 
             done.contents += contents
     for number, missing in known.rest():
         _note_lost(objects, volume, number, missing, run, done)
+    outside.catalog.set_whole()
     log.info("catalog_rebuilt", **msgspec.structs.asdict(done))
     return done
 

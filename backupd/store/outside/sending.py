@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 
 import structlog
@@ -113,19 +113,14 @@ class Sender:
         self.objects.intend([Intent(blob_name(one.digest), IntentKind.SINGLE) for one in queued])
         done: list[Queued] = []
         errors: list[BaseException] = []
-        with ThreadPoolExecutor(SINGLES_AT_ONCE, thread_name_prefix="sending") as threads:
-            outcomes = [(one, threads.submit(self._put_single, one.digest)) for one in queued]
         sizes: list[tuple[Queued, int]] = []
-        for one, outcome in outcomes:
-            error = outcome.exception()
-            if error is not None:
-                errors.append(error)
-                continue
-            stored = outcome.result()
-            if stored is None:
+        for one, outcome in self._put_singles(queued):
+            if isinstance(outcome, BaseException):
+                errors.append(outcome)
+            elif outcome is None:
                 self.objects.drop_intent(blob_name(one.digest))
             else:
-                sizes.append((one, stored))
+                sizes.append((one, outcome))
         durable.step("sending.read_back")
         with self._catalog.transaction():
             for one, stored in sizes:
@@ -147,6 +142,35 @@ class Sender:
         except CorruptBlob as error:
             self._set_aside(digest, error)
         return None
+
+    def _put_singles(self, queued: Sequence[Queued]) -> list[tuple[Queued, int | BaseException | None]]:
+        """Put these, a few at a time, in threads that nobody waits for when the process ends."""
+        rest = iter(queued)
+        taking = threading.Lock()
+        outcomes: list[tuple[Queued, int | BaseException | None]] = []
+
+        def work() -> None:
+            while True:
+                with taking:
+                    one = next(rest, None)
+                if one is None:
+                    return
+                try:
+                    outcome: int | BaseException | None = self._put_single(one.digest)
+                except BaseException as error:  # noqa: BLE001 - the caller raises it
+                    outcome = error
+                outcomes.append((one, outcome))
+
+        workers = [
+            threading.Thread(target=work, name="sending", daemon=True)
+            for _ in range(min(SINGLES_AT_ONCE, len(queued)))
+        ]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        order = {one.digest: place for place, one in enumerate(queued)}
+        return sorted(outcomes, key=lambda pair: order[pair[0].digest])
 
     def _put_single(self, digest: str) -> int | None:
         """Put a blob file and read it back; return its bytes outside, None if it can't be had here."""
