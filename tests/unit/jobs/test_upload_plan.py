@@ -1,4 +1,4 @@
-"""The plan of uploads: oldest first, packs that are worth their request, nobody waits longer than promised."""
+"""The plan of uploads: oldest first, packs worth their request, and nobody waits longer than promised."""
 
 from __future__ import annotations
 
