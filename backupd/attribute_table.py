@@ -303,6 +303,14 @@ TABLE: tuple[Attribute, ...] = (
         meaning="How hard new contents are compressed, where that pays: levels of zstd.",
     ),
     Attribute(
+        name="backupBlobCacheSize",
+        type=Type.INTEGER,
+        default=10_240,
+        maximum=1 << 30,
+        unit="MB",
+        meaning="With an external volume: how much room blobs take in the Backup Path once they are outside.",
+    ),
+    Attribute(
         name="backupNumberThreadsForItems",
         type=Type.INTEGER,
         default=4,

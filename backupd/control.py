@@ -39,6 +39,7 @@ from backupd.views import (
     SpaceView,
     StateView,
     TurnView,
+    VolumeView,
 )
 
 CONTROL_VERSION = 1
@@ -220,7 +221,7 @@ class StatusReply(_Answer, frozen=True, kw_only=True, tag="status"):
 
     `recoverable_until` is the moment up to which every change known to the AppServer is in the backup.
     `gaps` are the first of `gaps_total`; `operations` are those that run or wait;
-    `last_proven_restore` is when a restore drill last succeeded.
+    `last_proven_restore` is when a restore drill last succeeded; `volume` is the external one, if any.
     """
 
     server_id: str
@@ -245,6 +246,7 @@ class StatusReply(_Answer, frozen=True, kw_only=True, tag="status"):
     counts: tuple[CountView, ...] = ()
     space: SpaceView = SpaceView()
     last_proven_restore: datetime | None = None
+    volume: VolumeView | None = None
 
 
 class BackupInfoReply(_Answer, frozen=True, kw_only=True, tag="backup-info"):

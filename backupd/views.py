@@ -249,6 +249,39 @@ class SpaceView(msgspec.Struct, frozen=True, kw_only=True):
     journal_bytes: int = 0
 
 
+class VolumeView(msgspec.Struct, frozen=True, kw_only=True):
+    """The external volume: what waits to go there, what of it is cached, how sending goes.
+
+    Bytes are those of files. `damaged_objects` of the waiting ones can't be sent, for they are damaged in the
+    Backup Path. Counts are since the daemon's start, rates of the last minutes. `error` is why sending does
+    not go on at the moment; everything waiting stays in the Backup Path meanwhile.
+    """
+
+    title: str
+    reachable: bool = True
+    waiting_objects: int = 0
+    waiting_bytes: int = 0
+    oldest: datetime | None = None
+    damaged_objects: int = 0
+    damage: str = ""
+    cached_objects: int = 0
+    cached_bytes: int = 0
+    cache_bytes_max: int = 0
+    sent_objects: int = 0
+    sent_bytes: int = 0
+    objects_per_second: float = 0.0
+    bytes_per_second: float = 0.0
+    remaining_seconds: float | None = None
+    requests: dict[str, int] = {}
+    failures: int = 0
+    error: str = ""
+    hint: str = ""
+    permanent: bool = False
+    failing_since: datetime | None = None
+    next_try: datetime | None = None
+    rebuilding: str = ""
+
+
 class ServiceView(msgspec.Struct, frozen=True, kw_only=True):
     """A part of the daemon that can be started and stopped. `note` is why it does not work though it runs."""
 

@@ -21,7 +21,9 @@ from backupd.views import (
     ScheduleView,
     Severity,
     SpaceView,
+    VolumeView,
 )
+from daemon.volume_condition import volume_problems
 
 LAG_SECONDS_MAX = 60.0
 SCAN_AGE_MAX = timedelta(hours=36)
@@ -69,6 +71,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     metrics_trouble: str = ""
     config_trouble: str = ""
     last_proven_restore: datetime | None = None
+    volume: VolumeView | None = None
 
 
 def problems(facts: Facts) -> list[Problem]:
@@ -79,6 +82,7 @@ def problems(facts: Facts) -> list[Problem]:
         *_schedule_problems(facts),
         *_intake_problems(facts),
         *_store_problems(facts),
+        *volume_problems(facts.volume, facts.now),
     ]
     return sorted(found, key=lambda problem: problem.severity is not Severity.DANGER)
 

@@ -8,6 +8,7 @@ from backupd.attributes import Settings
 from backupd.clock import Clock
 from backupd.config import Config
 from backupd.store.store import Store
+from backupd.views import VolumeView
 from daemon.announcing import Announcing
 from daemon.answers import Answers, names_of
 from daemon.configuring import Configuring
@@ -42,6 +43,7 @@ class Front:
         services: Services,
         announcing: Announcing,
         config_trouble: Callable[[], str],
+        volume: Callable[[], VolumeView | None],
     ) -> None:
         server_name = config.server.name
         self._listener = MetricsListener(config.metrics.listen, clock=clock)
@@ -60,6 +62,7 @@ class Front:
             unsent=announcing.unsent,
             metrics_trouble=lambda: self._listener.trouble,
             config_trouble=config_trouble,
+            volume=volume,
         )
         self._metrics = Metrics(self.standing, clock)
         names = names_of(server_id, server_name)

@@ -39,6 +39,7 @@ from daemon.healing import Healing, heal_by_scan
 from daemon.health import Notifier, Pulse, feed_watchdog, patience
 from daemon.kept_operations import KeptOperations
 from daemon.operations_queue import Factory, OperationsQueue
+from daemon.outside_volume import current_volume, make_uploading
 from daemon.quarantine import Quarantine
 from daemon.realtime import RealtimeScanner
 from daemon.recording import Recording
@@ -108,6 +109,15 @@ class Daemon:
         await asyncio.to_thread(wiring.carry_attributes, store, self._carried)
         self._settings = await asyncio.to_thread(wiring.make_settings, config, store, self._server_id)
         self._settings.on_change(self._setting_changed)
+        self._uploading = await asyncio.to_thread(
+            make_uploading,
+            store,
+            current_volume(),
+            settings=self._settings,
+            server_id=self._server_id,
+            clock=clock,
+        )
+        self._stack.push_async_callback(self._uploading.close)
         self._loop = asyncio.get_running_loop()
         self._healing = Healing(store, clock=clock, heal=lambda account: heal_by_scan(self._queue, account))
         self._recording = Recording(
@@ -167,6 +177,7 @@ class Daemon:
             services=self._services,
             announcing=self._announcing,
             config_trouble=lambda: self._config_trouble,
+            volume=self._uploading.view,
         )
 
     def _factories(self, store: Store, appserver: AppServer) -> dict[str, Factory]:
@@ -226,6 +237,7 @@ class Daemon:
                     ("trimming", Trimming(self._store, clock=self._clock).run()),
                     ("reloading", self._reload_when_asked()),
                     ("metrics", self._front.serve_metrics()),
+                    ("uploading", self._uploading.run()),
                     ("watchdog", feed_watchdog(self._notifier, self._clock, self._unwell)),
                 )
             ]

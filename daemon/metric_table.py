@@ -118,6 +118,18 @@ TABLE = (
     _gauge("disk_free_bytes", "Bytes that can still be written to the Backup Path."),
     _gauge("disk_total_bytes", "Size of the Backup Path's file system."),
     _gauge("disk_threshold_bytes", "Below so many free bytes nothing new is acknowledged; 0: no threshold."),
+    # The external volume; none of these without one
+    _gauge("volume_reachable", "1 if the last attempt to send to the external volume succeeded."),
+    _gauge("upload_waiting_objects", "Blobs that are not confirmed on the external volume yet."),
+    _gauge("upload_waiting_bytes", "Bytes of their files."),
+    _gauge("upload_oldest_age_seconds", "How long the oldest of them has been waiting."),
+    _gauge("upload_damaged_objects", "Blobs that can't be sent: they are damaged in the Backup Path."),
+    _counter("upload_sent_objects_total", "Blobs that were sent and confirmed."),
+    _counter("upload_sent_bytes_total", "Bytes of their files."),
+    _counter("upload_failures_total", "Attempts to send that failed; each is made again."),
+    _counter("volume_requests_total", "Calls to the external volume, by what was asked.", "call"),
+    _gauge("blob_cache_bytes", "Bytes of blobs in the Backup Path that are confirmed outside."),
+    _gauge("blob_cache_limit_bytes", "What those and the waiting ones may take together."),
     # The process
     _counter("logged_total", "Log lines of level warning and error, by event.", "level", "event"),
     _gauge("process_virtual_memory_bytes", "Virtual memory size in bytes."),

@@ -10,7 +10,7 @@ from datetime import datetime
 import msgspec
 
 from backupd.operations import Operation, OperationStatus
-from backupd.views import Severity
+from backupd.views import Severity, VolumeView
 from daemon.freshness import Freshness
 from daemon.scheduler import Job
 from daemon.standing import Survey
@@ -59,6 +59,7 @@ def values(facts: Facts) -> Iterator[Value]:
     yield from _operations(facts.survey)
     yield from _schedules(facts.survey.jobs)
     yield from _holdings(facts.survey)
+    yield from _volume(facts.survey.status.volume, facts.survey.status.now)
     for (level, event), count in sorted(facts.logged.items()):
         yield "logged_total", (level, event), count
 
@@ -174,6 +175,23 @@ def _holdings(survey: Survey) -> Iterator[Value]:
     yield "disk_free_bytes", (), space.free_bytes
     yield "disk_total_bytes", (), space.total_bytes
     yield "disk_threshold_bytes", (), space.threshold_bytes
+
+
+def _volume(volume: VolumeView | None, now: datetime) -> Iterator[Value]:
+    if volume is None:
+        return
+    yield "volume_reachable", (), volume.reachable
+    yield "upload_waiting_objects", (), volume.waiting_objects
+    yield "upload_waiting_bytes", (), volume.waiting_bytes
+    yield "upload_oldest_age_seconds", (), _age(now, volume.oldest)
+    yield "upload_damaged_objects", (), volume.damaged_objects
+    yield "upload_sent_objects_total", (), volume.sent_objects
+    yield "upload_sent_bytes_total", (), volume.sent_bytes
+    yield "upload_failures_total", (), volume.failures
+    for call, count in sorted(volume.requests.items()):
+        yield "volume_requests_total", (call,), count
+    yield "blob_cache_bytes", (), volume.cached_bytes
+    yield "blob_cache_limit_bytes", (), volume.cache_bytes_max
 
 
 def _end(operation: Operation) -> datetime:

@@ -23,6 +23,7 @@ from backupd.views import (
     RecorderView,
     ScannerView,
     SpaceView,
+    VolumeView,
 )
 from daemon import condition, views
 from daemon.doubts import Doubts
@@ -78,6 +79,7 @@ class Standing:
         unsent: Callable[[], str] = str,
         metrics_trouble: Callable[[], str] = str,
         config_trouble: Callable[[], str] = str,
+        volume: Callable[[], VolumeView | None] = lambda: None,
     ) -> None:
         """Make it; `unsent` says in words what admins could not be told."""
         self._store = store
@@ -95,6 +97,7 @@ class Standing:
         self._services = services
         self._clock = clock
         self._unsent = unsent
+        self._volume = volume
         self._started = clock.now()
         self._stored = _Stored()
 
@@ -135,6 +138,7 @@ class Standing:
             metrics_trouble=self._metrics_trouble(),
             config_trouble=self._config_trouble(),
             last_proven_restore=_last_success(operations, DRILL_TYPE),
+            volume=self._volume(),
         )
         fresh = await asyncio.to_thread(_freshness, facts, stored)
         subscription, publisher = self._realtime.subscription, self._realtime.publisher
@@ -188,6 +192,7 @@ class Standing:
             counts=stored.counts,
             space=stored.space,
             last_proven_restore=facts.last_proven_restore,
+            volume=facts.volume,
         )
 
     def _read_store(self) -> _Stored:

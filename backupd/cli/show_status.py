@@ -8,7 +8,7 @@ from datetime import datetime
 from backupd.cli.page import Page
 from backupd.cli.text import duration, local, size, visible
 from backupd.control import StatusReply
-from backupd.views import BrokerView, ScannerView, Severity
+from backupd.views import BrokerView, ScannerView, Severity, VolumeView
 
 GAPS_SHOWN_MAX = 10
 
@@ -68,6 +68,7 @@ def _machine(status: StatusReply) -> Sequence[tuple[str, str]]:
         ("recorder", lag + (f"; paused: {visible(recorder.paused)}" if recorder.paused else "")),
         ("waiting photographs", f"{status.waiting_photographs:,}"),
         ("gaps", f"{status.gaps_total:,}"),
+        *_volume(status.volume, status.now),
         ("queue", "; ".join(running) or "empty"),
         ("proven restore", _proof(status)),
         *_next_runs(status),
@@ -118,6 +119,30 @@ def _broker(view: BrokerView) -> str:
     if view.error:
         words.append(visible(view.error))
     return ", ".join(words)
+
+
+def _volume(view: VolumeView | None, now: datetime) -> Sequence[tuple[str, str]]:
+    if view is None:
+        return ()
+    words = [visible(view.title)]
+    if view.waiting_objects:
+        words.append(f"{view.waiting_objects:,} blobs ({size(view.waiting_bytes)}) wait")
+        if view.oldest is not None:
+            words.append(f"the oldest for {duration((now - view.oldest).total_seconds())}")
+        if view.remaining_seconds is not None and view.reachable:
+            words.append(f"{size(int(view.bytes_per_second))}/s, {duration(view.remaining_seconds)} to go")
+    else:
+        words.append("everything is outside")
+    if not view.reachable:
+        words.append(f"NOT reachable: {visible(view.error)}")
+        if view.next_try is not None:
+            words.append(f"next try {local(view.next_try)}")
+    if view.rebuilding:
+        words.append(visible(view.rebuilding))
+    requests = sum(view.requests.values())
+    sent = f"{view.sent_objects:,} blobs ({size(view.sent_bytes)}) sent with {requests:,} requests"
+    cache = f"{view.cached_objects:,} blobs, {size(view.cached_bytes)} of {size(view.cache_bytes_max)}"
+    return (("external volume", ", ".join(words)), ("uploads", sent), ("blob cache", cache))
 
 
 def _show_gaps(status: StatusReply, page: Page) -> None:

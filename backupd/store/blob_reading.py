@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import zstandard
 
@@ -23,7 +23,8 @@ _SKIPPED_FIRST = 5
 """A skippable frame begins with a byte 0x50 to 0x5F, then these."""
 WINDOW_BYTES_MAX = 128 << 20
 """The memory a frame may ask for; what this project writes needs at most 8 MiB."""
-_HEADER_BYTES_MAX = 18
+HEADER_BYTES_MAX = 18
+"""A frame tells the size of its content in its first bytes, so many at most."""
 _BUFFER_BYTES = 1 << 17
 
 
@@ -32,29 +33,60 @@ def looks_compressed(content: bytes) -> bool:
     return content.startswith(MAGIC) or (content[1:4] == _SKIPPED_MAGIC and content[0] >> 4 == _SKIPPED_FIRST)
 
 
-def open_verified(file: BinaryIO, digest: str, path: str, bytes_max: int | None) -> BinaryIO:
-    """Return a blob file's content as a file that verifies at its end. Raises `CorruptBlob`."""
+def open_verified(
+    file: BinaryIO, digest: str, path: str, bytes_max: int | None, *, stored: int | None = None
+) -> BinaryIO:
+    """Return a blob file's content as a file that verifies at its end. Raises `CorruptBlob`.
+
+    `stored` are the bytes of the file, where it is one that can only be read from its begin to its end.
+    """
     try:
-        return io.BufferedReader(_verifying(file, digest, path, bytes_max), _BUFFER_BYTES)
+        return io.BufferedReader(_verifying(file, digest, path, bytes_max, stored), _BUFFER_BYTES)
     except BaseException:
         file.close()
         raise
 
 
-def _verifying(file: BinaryIO, digest: str, path: str, bytes_max: int | None) -> _VerifyingReader:
-    head = file.read(_HEADER_BYTES_MAX)
-    size = file.seek(0, io.SEEK_END)
-    file.seek(0)
-    source: ByteSource = file
+def content_size(head: bytes, stored: int, path: str, digest: str) -> int:
+    """Return the bytes of a content from the first `HEADER_BYTES_MAX` of its file. Raises `CorruptBlob`."""
     if not head:
         raise _corrupt(path, "the file is empty", digest)
+    return _told_size(head, path, digest) if looks_compressed(head) else stored
+
+
+def _verifying(
+    file: BinaryIO, digest: str, path: str, bytes_max: int | None, stored: int | None
+) -> _VerifyingReader:
+    head = file.read(HEADER_BYTES_MAX)
+    whole: ByteSource = file
+    if stored is None:
+        stored = file.seek(0, io.SEEK_END)
+        file.seek(0)
+    else:
+        whole = _Begun(head, file)
+    size = content_size(head, stored, path, digest)
+    source = whole
     if looks_compressed(head):
-        size = _told_size(head, path, digest)
         decompressor = zstandard.ZstdDecompressor(max_window_size=WINDOW_BYTES_MAX)
-        source = decompressor.stream_reader(file, read_across_frames=True)
+        source = decompressor.stream_reader(cast("BinaryIO", whole), read_across_frames=True)
     if bytes_max is not None and size > bytes_max:
         raise _corrupt(path, f"it tells {size} bytes, at most {bytes_max} are expected", digest)
     return _VerifyingReader(file, source, digest, size, path)
+
+
+class _Begun:
+    """A file of which the begin was read already."""
+
+    def __init__(self, begun: bytes, file: BinaryIO) -> None:
+        self._begun = begun
+        self._file = file
+
+    def read(self, size: int, /) -> bytes:
+        """Return the next bytes."""
+        if not self._begun:
+            return self._file.read(size)
+        chunk, self._begun = self._begun[:size], self._begun[size:]
+        return chunk
 
 
 class _VerifyingReader(io.RawIOBase):

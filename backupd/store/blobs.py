@@ -6,6 +6,9 @@ all, so that a file of no bytes is never a blob but what a crash of the file sys
 
 `stage` may run in any process; `commit` gives staged contents their names, in groups, durably. Reading
 verifies: decompression stops at the size the frame tells, and the digest is compared at the end.
+
+With an external volume the Backup Path holds what is not confirmed outside yet, and a cache: `outside` knows
+the rest. A blob that is only outside is there like any other: it is not staged again, and it can be read.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import io
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import msgspec
 import zstandard
@@ -24,7 +27,8 @@ from backupd import durable
 from backupd.errors import BlobMissing, CorruptBlob, VolumeError
 from backupd.items import digest_text, is_digest
 from backupd.store.blob_reading import looks_compressed, open_verified
-from backupd.store.layout import BLOBS, blob_name
+from backupd.store.layout import BLOBS, Layout, blob_name
+from backupd.store.outside.catalog import Catalog
 from backupd.volumes.base import ByteSource, NameMissing
 from backupd.volumes.local import LocalVolume
 
@@ -48,19 +52,73 @@ class Staged(msgspec.Struct, frozen=True):
     place: str
 
 
-class Blobs:
-    """The blobs of one Backup Path."""
+class Outside(Protocol):
+    """What `Blobs` asks of the external volume; any thread may call."""
 
-    def __init__(self, volume: LocalVolume, *, level: int = LEVEL) -> None:
+    def stored_size(self, digest: str) -> int | None:
+        """Return the bytes a content takes outside, None if it is not confirmed there."""
+        ...
+
+    def open(self, digest: str, bytes_max: int | None) -> BinaryIO:
+        """Open a content, as `Blobs.open` does."""
+        ...
+
+    def digests(self) -> Iterator[str]:
+        """Yield the digest of every content outside."""
+        ...
+
+    def note_committed(self, staged: Sequence[Staged]) -> None:
+        """Take notice, without waiting for anything, of blobs that are new in the Backup Path."""
+        ...
+
+    def note_used(self, digest: str) -> None:
+        """Take notice, without waiting for anything, that a blob of the Backup Path was read."""
+        ...
+
+
+class _Looking:
+    """What a worker process knows of the outside: whether a content is there."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    def stored_size(self, digest: str) -> int | None:
+        located = self._catalog.locate(digest)
+        return None if located is None else located.share
+
+    def open(self, digest: str, bytes_max: int | None) -> BinaryIO:  # noqa: ARG002 - as `Outside`
+        raise VolumeError(f"{digest} is on the external volume, which only the daemon reads", permanent=True)
+
+    def digests(self) -> Iterator[str]:
+        return self._catalog.digests()
+
+    def note_committed(self, staged: Sequence[Staged]) -> None:
+        """Nothing: the daemon commits."""
+
+    def note_used(self, digest: str) -> None:
+        """Nothing: the daemon reads."""
+
+
+class Blobs:
+    """The blobs of one Backup Path, and of the external volume where there is one."""
+
+    def __init__(self, volume: LocalVolume, *, level: int = LEVEL, outside: Outside | None = None) -> None:
         self._volume = volume
+        self.outside = outside
+        """The external volume; set once it is known, before anything is read or staged."""
         self.level = level
         """How hard contents are compressed from now on: zstd's 1 to 22."""
         self._threads = threading.local()
 
     @classmethod
     def at(cls, backup_path: Path, *, level: int = LEVEL) -> Blobs:
-        """Return the blobs of a Backup Path without opening its store: for `stage` in worker processes."""
-        return cls(LocalVolume(backup_path), level=level)
+        """Return the blobs of a Backup Path without opening its store: for `stage` in worker processes.
+
+        What is only outside is looked up in the catalog, but not read. Raises `BackupPathRefused`.
+        """
+        catalog = Layout(backup_path).catalog
+        outside = _Looking(Catalog(catalog, writable=False)) if catalog.exists() else None
+        return cls(LocalVolume(backup_path), level=level, outside=outside)
 
     def stage(self, content: bytes | ByteSource) -> Staged:
         """Hash, compress and store content without a name; does nothing but hash where the blob exists.
@@ -92,16 +150,18 @@ class Blobs:
             return
         durable.step("blobs.commit")
         for one in staged:
-            stored = self._existing(one.digest)
-            if stored is None and not one.place:
+            if not one.place and not self._existing(one.digest):
                 raise _missing(one.digest)
-            if stored == 0:
+            if one.place and self._cached(one.digest) == 0:
                 self._volume.delete(blob_name(one.digest))
+        new = [one for one in staged if one.place]
         try:
-            self._volume.publish([(one.place, blob_name(one.digest)) for one in staged if one.place])
+            self._volume.publish([(one.place, blob_name(one.digest)) for one in new])
         except NameMissing as error:
             raise BlobMissing(f"staged content is gone: {error.message}", hint="stage it again") from error
         durable.step("blobs.committed")
+        if self.outside is not None and new:
+            self.outside.note_committed(new)
 
     def discard(self, staged: Sequence[Staged]) -> None:
         """Drop staged contents that are not wanted after all. Raises `VolumeError`."""
@@ -128,7 +188,11 @@ class Blobs:
         try:
             file = self._volume.get(blob_name(_checked(digest)))
         except NameMissing:
-            raise _missing(digest) from None
+            if self.outside is None:
+                raise _missing(digest) from None
+            return self.outside.open(digest, bytes_max)
+        if self.outside is not None:
+            self.outside.note_used(digest)
         return open_verified(file, digest, str(self._volume.root / blob_name(digest)), bytes_max)
 
     def read(self, digest: str, *, bytes_max: int | None = None) -> bytes:
@@ -137,7 +201,16 @@ class Blobs:
             return file.read()
 
     def digests(self) -> Iterator[str]:
-        """Yield the digest of every blob, sorted by place. Raises `VolumeError`."""
+        """Yield the digest of every blob: those of the Backup Path by place, then those only outside.
+
+        One that leaves the cache meanwhile may come twice, none is left out. Raises `VolumeError`.
+        """
+        yield from self.cached_digests()
+        if self.outside is not None:
+            yield from (one for one in self.outside.digests() if not self._cached(one))
+
+    def cached_digests(self) -> Iterator[str]:
+        """Yield the digest of every blob in the Backup Path, sorted by place. Raises `VolumeError`."""
         for name in self._volume.names(f"{BLOBS}/"):
             digest = name.rpartition("/")[2]
             if is_digest(digest) and blob_name(digest) == name:
@@ -148,7 +221,14 @@ class Blobs:
         return self._volume.remove_leftovers()
 
     def _existing(self, digest: str) -> int | None:
-        """Return a blob file's bytes, None if there is no file; 0 is no blob either."""
+        """Return the bytes a blob takes, here or outside; None or 0 if there is none."""
+        cached = self._cached(digest)
+        if cached or self.outside is None:
+            return cached
+        return self.outside.stored_size(digest)
+
+    def _cached(self, digest: str) -> int | None:
+        """Return the bytes of a blob's file in the Backup Path, None without one; 0 is no blob either."""
         try:
             return self._volume.size(blob_name(_checked(digest)))
         except NameMissing:

@@ -13,6 +13,8 @@ from backupd.items import SERVER_KINDS, ItemKey, Kind, file_name_of, two_digits_
 
 ACCOUNTS = "accounts"
 BLOBS = "items"
+PACKS = f"{BLOBS}/packs"
+"""Where packs lie on an external volume; two levels, as for single blobs."""
 SERVERS = "servers"
 JOURNAL = "journal"
 DAMAGED = "damaged"
@@ -33,6 +35,7 @@ class Layout:
         self.lock = root / ".lock"
         self.index = root / "index.sqlite"
         self.ledger = root / "state.sqlite"
+        self.catalog = root / "volume.sqlite"
         self.journal = root / JOURNAL
         self.servers = root / SERVERS
         self.statistics = root / "backupstat"
@@ -78,6 +81,11 @@ def history_place(key: ItemKey) -> tuple[str, str]:
     if key.kind is Kind.DOCUMENT and _UUID.match(key.item):
         return f"{directory}/{DOCUMENTS}/{key.item[-2:].lower()}", key.item
     return f"{directory}/{ITEMS}/{two_digits_of(key.item)}", file_name_of(key.item)
+
+
+def pack_name(identifier: str) -> str:
+    """Return the name of a pack on an external volume."""
+    return f"{PACKS}/{identifier}.pack"
 
 
 def blob_name(digest: str) -> str:

@@ -64,6 +64,20 @@ RESTORE = ("delivery.message_written", "delivery.named")
 ACCOUNT_RESTORE = ("deliveries.contents_synced", "deliveries.named")
 """Passed by restores into accounts, which put many items together."""
 
+UPLOAD = (
+    "catalog.commit",
+    "catalog.committed",
+    "sending.intend",
+    "sending.put",
+    "sending.put_done",
+    "sending.read_back",
+    "sending.confirmed",
+    "cache.evict",
+    "reclaiming.delete",
+    "reclaiming.deleted",
+)
+"""Passed on the way to the external volume, and when room there is given back."""
+
 AFTER_DAMAGE = ("journal.cut_tail", "history.repair")
 """Passed by a start after a power cut that tore what was being written."""
 
@@ -90,7 +104,7 @@ ELSEWHERE = {
 }
 """Steps without a kill, and why."""
 
-ALL = {*STREAM, *CREATION, *SCAN, *RESTORE, *ACCOUNT_RESTORE, *AFTER_DAMAGE, *ELSEWHERE}
+ALL = {*STREAM, *CREATION, *SCAN, *RESTORE, *ACCOUNT_RESTORE, *UPLOAD, *AFTER_DAMAGE, *ELSEWHERE}
 
 
 def steps_in_code(repository: Path) -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""Upload: blobs go out to the external volume as soon as they can, and may leave the cache then."""

@@ -1,0 +1,96 @@
+"""Condition of the external volume: from how uploading stands to problems. Pure.
+
+None of them is a danger yet: what waits is in the Backup Path, and intake goes on until that is full.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from backupd.views import Problem, Severity, VolumeView
+
+UNREACHABLE_AFTER = timedelta(seconds=60)
+"""A store that is away for less is not worth a word."""
+BEHIND_AFTER = timedelta(minutes=30)
+
+UNREACHABLE = "volume_unreachable"
+BEHIND = "uploads_behind"
+NOT_SENT = "blobs_damaged"
+REBUILDING = "catalog_rebuilding"
+
+
+def volume_problems(volume: VolumeView | None, now: datetime) -> list[Problem]:
+    """Return what is not well with the external volume."""
+    if volume is None:
+        return []
+    return [*_unreachable(volume, now), *_behind(volume, now), *_others(volume)]
+
+
+def _unreachable(volume: VolumeView, now: datetime) -> list[Problem]:
+    since = volume.failing_since
+    if not volume.error or since is None or (now - since < UNREACHABLE_AFTER and not volume.permanent):
+        return []
+    verb = "refuses uploads" if volume.permanent else "can't be used"
+    following = f", next try {volume.next_try:%H:%M:%S} UTC" if volume.next_try else ""
+    return [
+        _attention(
+            UNREACHABLE,
+            f"the external volume {volume.title} {verb} since {since:%Y-%m-%d %H:%M} UTC: "
+            f"{volume.error}{following}",
+            volume.hint
+            or "blobs stay in the Backup Path and go out by themselves once it is back; is the network up?",
+        )
+    ]
+
+
+def _behind(volume: VolumeView, now: datetime) -> list[Problem]:
+    rest = (
+        f"; at the present rate it takes {volume.remaining_seconds / 3600:,.1f} h"
+        if volume.remaining_seconds is not None
+        else ""
+    )
+    if volume.waiting_bytes > volume.cache_bytes_max:
+        return [
+            _attention(
+                BEHIND,
+                f"{volume.waiting_bytes >> 20:,} MB wait for the external volume, more than the "
+                f"{volume.cache_bytes_max >> 20:,} MB of backupBlobCacheSize{rest}",
+                "nothing is dropped: intake goes on until the Backup Path reaches ZxBackup_SpaceThreshold; "
+                "mend the volume, or make room",
+            )
+        ]
+    if volume.oldest is not None and now - volume.oldest > BEHIND_AFTER:
+        return [
+            _attention(
+                BEHIND,
+                f"{volume.waiting_objects:,} blobs wait for the external volume, the oldest since "
+                f"{volume.oldest:%Y-%m-%d %H:%M} UTC{rest}",
+                "nothing is lost here; but what is not outside yet is lost with this machine",
+            )
+        ]
+    return []
+
+
+def _others(volume: VolumeView) -> list[Problem]:
+    found = []
+    if volume.damaged_objects:
+        found.append(
+            _attention(
+                NOT_SENT,
+                f"{volume.damaged_objects:,} blobs can't be sent, they are damaged here: {volume.damage}",
+                "check the disk of the Backup Path; once the file is moved aside a deep scan stores it again",
+            )
+        )
+    if volume.rebuilding:
+        found.append(
+            _attention(
+                REBUILDING, volume.rebuilding, "contents that are only outside can be read once it is done"
+            )
+        )
+    if volume.error and volume.failing_since is None:
+        found.append(_attention(BEHIND, f"the upload queue can't be kept: {volume.error}", volume.hint))
+    return found
+
+
+def _attention(name: str, message: str, hint: str) -> Problem:
+    return Problem(severity=Severity.ATTENTION, name=name, message=message, hint=hint)
