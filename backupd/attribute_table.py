@@ -164,7 +164,6 @@ TABLE: tuple[Attribute, ...] = (
         type=Type.SCHEDULE,
         default={"cron-enabled": True, "cron-pattern": "* * * * *"},
         meaning="When metadata is uploaded to the external volume, in local time.",
-        no_effect=_VOLUMES,
     ),
     Attribute(
         name="ZxBackup_DataRetentionDays",
@@ -243,17 +242,41 @@ TABLE: tuple[Attribute, ...] = (
     Attribute(
         name="scheduledMetadataArchivingEnabled",
         type=Type.BOOLEAN,
-        default=False,
-        meaning="Archive metadata on the external volume.",
-        no_effect=_VOLUMES,
+        default=True,
+        meaning="Let SmartScan archive the metadata of changed accounts on the external volume.",
     ),
     Attribute(
         name="backupArchivingStore",
         type=Type.OBJECT,
         default={},
         levels=(Level.SERVER,),
-        meaning="The external volume: storeType, volumeRootPath, bucketConfigurationId; {} is none.",
-        no_effect=_VOLUMES,
+        meaning="The external volume: storeType, volumeRootPath, bucketConfigurationId; {} is none. "
+        "backup setBackupVolume and migrateBackupVolume set it.",
+    ),
+    Attribute(
+        name="backupVolumeEncryption",
+        type=Type.BOOLEAN,
+        default=False,
+        levels=(Level.SERVER,),
+        meaning="Encrypt contents and names on the next external volume that is chosen.",
+    ),
+    Attribute(
+        name="backupVolumeRetentionDays",
+        type=Type.INTEGER,
+        default=0,
+        maximum=36_500,
+        unit="days",
+        levels=(Level.SERVER,),
+        meaning="Lock each object on the external volume for so long, where the bucket has object lock; "
+        "0 is not at all.",
+    ),
+    Attribute(
+        name="backupVolumeRetentionMode",
+        type=Type.CHOICE,
+        default="governance",
+        choices=("governance", "compliance"),
+        levels=(Level.SERVER,),
+        meaning="How objects are locked: compliance can be lifted by nobody.",
     ),
     Attribute(
         name="backupLatencyHighThreshold",

@@ -8,7 +8,7 @@ are judged by `backupd.parameters`.
 from __future__ import annotations
 
 from backupd.command import Command, CommandKind
-from backupd.command_tables import core, looking, restores, scans, settings
+from backupd.command_tables import core, looking, restores, scans, settings, volumes
 
 MODULES = {
     "backup": "scan, find and bring back what is in the backup",
@@ -24,8 +24,7 @@ SHORTCUTS = {"status": ("backup", "status"), "doctor": ("backup", "doctor")}
 _COMING_NAMES = {
     "backup": (
         "check-ldap-dump, doBackupLDAP, doCheckShares, doCoherencyCheck, "
-        "doFixShares, doPurge, doRawRestore, legalHold, migrateBackupVolume, "
-        "setBackupVolume, updateBackupVolume, retrieveMetadataFromArchive"
+        "doFixShares, doPurge, doRawRestore, legalHold"
     ),
     "core": "listBuckets, doCreateBucket, doUpdateBucket, doDeleteBucket, testS3Connection",
 }
@@ -47,6 +46,7 @@ COMMANDS: tuple[Command, ...] = (
     *scans.ROWS,
     *restores.ROWS,
     *settings.ROWS,
+    *volumes.ROWS,
     *core.ROWS,
     *_COMING,
 )

@@ -6,15 +6,20 @@ import msgspec
 
 
 class ScheduledJob(msgspec.Struct, frozen=True, kw_only=True):
-    """One job. `operation` is the command it queues; `not_yet` says why it queues none."""
+    """One job. `operation` is the command it queues; `not_yet` says why it queues none.
+
+    A `quiet` one runs so often that a missed run is no news: the next one does what it would have done.
+    """
 
     name: str
     attribute: str
     meaning: str
     operation: str = ""
     not_yet: str = ""
+    quiet: bool = False
 
 
+METADATA_UPLOAD = "remoteMetadataUpload"
 JOBS = (
     ScheduledJob(
         name="SmartScan",
@@ -47,10 +52,10 @@ JOBS = (
         operation="doRestoreDrill",
     ),
     ScheduledJob(
-        name="remoteMetadataUpload",
+        name=METADATA_UPLOAD,
         attribute="backupRemoteMetadataUploadScheduler",
         meaning="the upload of metadata to the external volume",
-        not_yet="this version has no external volumes yet: nothing runs",
+        quiet=True,
     ),
 )
 """Every job there is, in the order in which they are shown."""

@@ -249,6 +249,21 @@ class SpaceView(msgspec.Struct, frozen=True, kw_only=True):
     journal_bytes: int = 0
 
 
+class MetadataView(msgspec.Struct, frozen=True, kw_only=True):
+    """Copies of metadata on the external volume: up to which journal entry, when, and what stands in the way.
+
+    `last_sent` is when a round last succeeded, `last_pass` when archives of all accounts were last complete;
+    both since the daemon's start.
+    """
+
+    sent_through: int | None = None
+    last_sent: datetime | None = None
+    last_pass: datetime | None = None
+    error: str = ""
+    hint: str = ""
+    failing_since: datetime | None = None
+
+
 class VolumeView(msgspec.Struct, frozen=True, kw_only=True):
     """The external volume: what waits to go there, what of it is cached, how sending goes.
 
@@ -280,6 +295,7 @@ class VolumeView(msgspec.Struct, frozen=True, kw_only=True):
     failing_since: datetime | None = None
     next_try: datetime | None = None
     rebuilding: str = ""
+    metadata: MetadataView | None = None
 
 
 class ServiceView(msgspec.Struct, frozen=True, kw_only=True):

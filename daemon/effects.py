@@ -8,7 +8,7 @@ from backupd import durable
 from backupd.attributes import Scopes, Settings, schedule_of
 from backupd.config import Config
 from backupd.config_sections import LogLevel
-from backupd.schedules import JOBS
+from backupd.schedules import JOBS, METADATA_UPLOAD
 from backupd.store.store import Store
 from daemon import logs, wiring
 from daemon.realtime import RealtimeScanner
@@ -16,6 +16,7 @@ from daemon.scheduler import Scheduler
 from daemon.services import Services
 
 SMARTSCAN_JOB = "SmartScan"
+NO_VOLUME = "no external volume is in use: nothing runs"
 
 log = structlog.get_logger(__name__)
 
@@ -33,6 +34,7 @@ class Effects:
         realtime: RealtimeScanner,
         scheduler: Scheduler,
         services: Services,
+        has_external_volume: bool = False,
     ) -> None:
         self._config = config
         self._settings = settings
@@ -42,6 +44,7 @@ class Effects:
         self._realtime = realtime
         self._scheduler = scheduler
         self._services = services
+        self._idle = {} if has_external_volume else {METADATA_UPLOAD: NO_VOLUME}
 
     def apply(self) -> None:
         """Let every part be as the attributes say."""
@@ -49,7 +52,11 @@ class Effects:
         for job in JOBS:
             schedule = schedule_of(self._settings.get(job.attribute, self._scopes).value)
             self._scheduler.set(
-                job.name, schedule.cron_pattern, enabled=schedule.cron_enabled, note=job.not_yet
+                job.name,
+                schedule.cron_pattern,
+                enabled=schedule.cron_enabled,
+                note=job.not_yet or self._idle.get(job.name, ""),
+                quiet=job.quiet,
             )
         self._store.space_threshold_bytes = wiring.space_threshold_bytes(
             self._settings, self._server_id, durable.total_bytes(self._store.layout.root)

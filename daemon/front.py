@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from backupd.attributes import Settings
 from backupd.clock import Clock
@@ -10,6 +10,7 @@ from backupd.config import Config
 from backupd.store.store import Store
 from backupd.views import VolumeView
 from daemon.announcing import Announcing
+from daemon.answering import Answering
 from daemon.answers import Answers, names_of
 from daemon.configuring import Configuring
 from daemon.doctor import Doctor
@@ -44,6 +45,7 @@ class Front:
         announcing: Announcing,
         config_trouble: Callable[[], str],
         volume: Callable[[], VolumeView | None],
+        volume_answers: Mapping[str, Answering],
     ) -> None:
         server_name = config.server.name
         self._listener = MetricsListener(config.metrics.listen, clock=clock)
@@ -84,6 +86,7 @@ class Front:
             metrics=self._metrics.text,
             parts=(
                 configuring.table(),
+                volume_answers,
                 Telling(announcing.kept, announcing.logs, queue).table(),
                 Doctor(config, server_id, store, self.standing, realtime, clock=clock).table(),
             ),

@@ -26,7 +26,7 @@ from backupd.clock import Clock
 from backupd.config import Config
 from backupd.errors import BackupdError
 from backupd.jobs.record import Recorder
-from backupd.schedules import JOBS
+from backupd.schedules import JOBS, METADATA_UPLOAD
 from backupd.store.ledger import SetAttribute
 from backupd.store.ledger_tables import KeptJobs
 from backupd.store.store import Store
@@ -34,19 +34,20 @@ from daemon import wiring
 from daemon.announcing import Announcing
 from daemon.control_socket import ControlSocket
 from daemon.effects import Effects
+from daemon.external_volume import STORE
 from daemon.front import Front
 from daemon.healing import Healing, heal_by_scan
 from daemon.health import Notifier, Pulse, feed_watchdog, patience
 from daemon.kept_operations import KeptOperations
 from daemon.operations_queue import Factory, OperationsQueue
-from daemon.outside_volume import current_volume, make_uploading
+from daemon.outward import Outward
 from daemon.quarantine import Quarantine
 from daemon.realtime import RealtimeScanner
 from daemon.recording import Recording
 from daemon.scheduler import Scheduler
 from daemon.services import Services
-from daemon.trimming import Trimming
 from daemon.verbs import Ingredients, make_factories
+from daemon.volume_commands import VolumeSetting
 from daemon.works import SCHEDULE
 
 PRESSURE_EVENTS = 500
@@ -107,17 +108,20 @@ class Daemon:
         self._journal_thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._stack.push_async_callback(asyncio.to_thread, self._journal_thread.shutdown)
         await asyncio.to_thread(wiring.carry_attributes, store, self._carried)
-        self._settings = await asyncio.to_thread(wiring.make_settings, config, store, self._server_id)
-        self._settings.on_change(self._setting_changed)
-        self._uploading = await asyncio.to_thread(
-            make_uploading,
-            store,
-            current_volume(),
-            settings=self._settings,
-            server_id=self._server_id,
-            clock=clock,
+        setting = VolumeSetting(store.ledger, self._server_id)
+        self._settings = await asyncio.to_thread(
+            wiring.make_settings, config, store, self._server_id, {STORE: setting.keep}
         )
-        self._stack.push_async_callback(self._uploading.close)
+        self._settings.on_change(self._setting_changed)
+        self._outward = await Outward.open(
+            config,
+            store,
+            self._settings,
+            setting,
+            clock=clock,
+            recorded_through=lambda: recorder.durable_cursor,
+        )
+        self._stack.push_async_callback(self._outward.close)
         self._loop = asyncio.get_running_loop()
         self._healing = Healing(store, clock=clock, heal=lambda account: heal_by_scan(self._queue, account))
         self._recording = Recording(
@@ -163,6 +167,7 @@ class Daemon:
             realtime=self._realtime,
             scheduler=self._scheduler,
             services=self._services,
+            has_external_volume=self._outward.metadata.is_wanted,
         )
         self._front = Front(
             config=config,
@@ -177,21 +182,26 @@ class Daemon:
             services=self._services,
             announcing=self._announcing,
             config_trouble=lambda: self._config_trouble,
-            volume=self._uploading.view,
+            volume=self._outward.view,
+            volume_answers=self._outward.table(self._queue),
         )
 
     def _factories(self, store: Store, appserver: AppServer) -> dict[str, Factory]:
-        return make_factories(
-            Ingredients(
-                config=self._config,
-                clock=self._clock,
-                server_id=self._server_id,
-                store=store,
-                appserver=appserver,
-                settings=self._settings,
-                recording=self._recording,
-                wait_until_gathering=self._wait_until_gathering,
+        return (
+            make_factories(
+                Ingredients(
+                    config=self._config,
+                    clock=self._clock,
+                    server_id=self._server_id,
+                    store=store,
+                    appserver=appserver,
+                    settings=self._settings,
+                    recording=self._recording,
+                    wait_until_gathering=self._wait_until_gathering,
+                    metadata=self._outward.metadata,
+                )
             )
+            | self._outward.factories()
         )
 
     def _make_realtime(self, store: Store, appserver: AppServer) -> RealtimeScanner:
@@ -234,10 +244,9 @@ class Daemon:
                     ("warnings", self._warn_if_idle()),
                     ("announcing", self._announcing.run(self._front.answers.status)),
                     ("gaps", self._open_gaps_of_settings()),
-                    ("trimming", Trimming(self._store, clock=self._clock).run()),
                     ("reloading", self._reload_when_asked()),
                     ("metrics", self._front.serve_metrics()),
-                    ("uploading", self._uploading.run()),
+                    *self._outward.loops(),
                     ("watchdog", feed_watchdog(self._notifier, self._clock, self._unwell)),
                 )
             ]
@@ -304,6 +313,9 @@ class Daemon:
             await self._realtime.wait_until_gathering()
 
     async def _run_job(self, name: str) -> None:
+        if name == METADATA_UPLOAD:
+            self._outward.metadata.ask()
+            return
         operation = next(job.operation for job in JOBS if job.name == name)
         await self._queue.submit(operation, {}, started_by=SCHEDULE, once=True)
 
@@ -358,7 +370,7 @@ class Daemon:
 
     def _take_setting(self, name: str) -> None:
         log.info("attribute_changed", attribute=name)
-        if name == "ZxBackup_DestPath":
+        if name in ("ZxBackup_DestPath", STORE):
             self.end(begin_anew=True)
             return
         self._apply_settings()

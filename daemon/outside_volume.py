@@ -32,11 +32,6 @@ _MEGABYTE = 1 << 20
 log = structlog.get_logger(__name__)
 
 
-def current_volume() -> External | None:
-    """Return the external volume that is set; none can be set yet."""
-    return None
-
-
 def make_uploading(
     store: Store, external: External | None, *, settings: Settings, server_id: str, clock: Clock
 ) -> Uploading:

@@ -11,6 +11,7 @@ to the first one that does, a time that exists twice counts the first time. Wait
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -128,6 +129,7 @@ class Scheduler:
         self._clock = clock
         self._zone = local_zone() if zone is None else zone
         self._jobs: dict[str, Job] = {}
+        self._quiet: set[str] = set()
         self._latest = clock.now()
         self._changed = asyncio.Event()
 
@@ -155,8 +157,15 @@ class Scheduler:
         """Let jobs wait for their next time, or start them again."""
         self._is_held = held
 
-    def set(self, name: str, pattern: str, *, enabled: bool = True, note: str = "") -> Job:
-        """Set a job or change its time, at once. Raises `UsageError` for what is no cron pattern."""
+    def set(
+        self, name: str, pattern: str, *, enabled: bool = True, note: str = "", quiet: bool = False
+    ) -> Job:
+        """Set a job or change its time, at once. Raises `UsageError` for what is no cron pattern.
+
+        Of a `quiet` one nothing is kept, and missed runs are no news.
+        """
+        if quiet:
+            self._quiet.add(name)
         if enabled or pattern:
             refused = why_no_pattern(pattern)
             if refused:
@@ -187,6 +196,8 @@ class Scheduler:
 
     def _with_missed(self, job: Job, due: datetime, now: datetime) -> Job:
         """Return a job after a run that was due was missed, and maybe more since."""
+        if job.name in self._quiet:
+            return job
         missed = [due, *runs_between(job.pattern, due, now, self._zone)]
         log.warning("run_missed", job=job.name, due=due, runs=len(missed))
         return msgspec.structs.replace(job, missed=job.missed + len(missed), last_missed=missed[-1])
@@ -220,6 +231,9 @@ class Scheduler:
             if now - job.next > LATE:
                 self._await_next(self._with_missed(job, job.next, now), now)
                 continue
+            if self._is_held and job.name in self._quiet:
+                self._await_next(job, now)
+                continue
             if self._is_held:
                 log.warning(
                     "run_missed", job=job.name, due=job.next, runs=1, reason="the scheduler is stopped"
@@ -232,7 +246,8 @@ class Scheduler:
 
     async def _keep(self) -> None:
         """Keep what changed of the jobs; what can't be kept is tried again at the next look."""
-        changed = {job.name: job for job in self.jobs if not job.note and self._kept.get(job.name) != job}
+        kept = (job for job in self.jobs if not job.note and job.name not in self._quiet)
+        changed = {job.name: job for job in kept if self._kept.get(job.name) != job}
         if self._ledger is None or not changed:
             return
         facts = {name: msgspec.json.encode(job) for name, job in changed.items()}
@@ -244,7 +259,8 @@ class Scheduler:
         self._kept |= changed
 
     async def _begin(self, job: Job) -> None:
-        log.info("job_due", job=job.name, due=job.next)
+        level = logging.DEBUG if job.name in self._quiet else logging.INFO
+        log.log(level, "job_due", job=job.name, due=job.next)
         try:
             await self._start(job.name)
         except BackupdError as error:

@@ -67,6 +67,11 @@ class Uploading:
         self._queue_error = ""
         self._rebuilding = ""
 
+    @property
+    def outside(self) -> BlobsOutside | None:
+        """The contents outside; None without an external volume."""
+        return None if self._parts is None else self._parts.outside
+
     def view(self) -> VolumeView | None:
         """Return how uploading stands; None without an external volume."""
         if self._parts is None:

@@ -19,6 +19,7 @@ from backupd.jobs.restore import AccountRestore, ContentRestore, Export, Externa
 from backupd.jobs.smartscan.scan import SmartScan
 from backupd.store.store import Store
 from daemon import wiring
+from daemon.metadata_sending import MetadataSending
 from daemon.operations_queue import Factory
 from daemon.recording import Recording
 from daemon.works import Works
@@ -35,6 +36,7 @@ class Ingredients(msgspec.Struct, frozen=True, kw_only=True):
     settings: Settings
     recording: Recording
     wait_until_gathering: Callable[[], Awaitable[None]]
+    metadata: MetadataSending
 
     def is_true(self, attribute: str) -> bool:
         """Tell whether a Boolean attribute of this server is true now."""
@@ -81,4 +83,6 @@ def _scans_and_restores(of: Ingredients) -> Works:
         archives_customizations=lambda: of.is_true("ZxBackup_BackupCustomizations"),
         clock=clock,
         wait_until_gathering=of.wait_until_gathering,
+        metadata=of.metadata,
+        archives_metadata=lambda: of.is_true("scheduledMetadataArchivingEnabled"),
     )

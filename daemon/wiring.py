@@ -6,7 +6,7 @@ The only place that names a concrete AppServer or volume.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -15,12 +15,12 @@ from backupd import config as configuration
 from backupd.appservers.asides import clear_asides
 from backupd.appservers.base import AppServer
 from backupd.appservers.directory import DirectoryServer
-from backupd.attribute_table import Level
+from backupd.attribute_table import Level, Value
 from backupd.attributes import Scopes, Settings
 from backupd.clock import Clock
 from backupd.config import Config
 from backupd.config_sections import AppServerKind
-from backupd.errors import BackupPathRefused, ConfigError
+from backupd.errors import BackupPathRefused, ConfigError, UsageError
 from backupd.jobs.archive.configuration import ATTRIBUTES_MEMBER, CONFIGURATION_MEMBER, ConfigurationDump
 from backupd.jobs.restore.drill import RestoreDrill
 from backupd.jobs.restore.export import MakeTarget, Target
@@ -114,16 +114,41 @@ def make_store(config: Config, server_id: str, clock: Clock) -> Store:
     return store
 
 
-def make_settings(config: Config, store: Store, server_id: str) -> Settings:
-    """Return the attributes in force; the Backup Path is kept beside the store, which it names."""
+def make_settings(
+    config: Config,
+    store: Store,
+    server_id: str,
+    elsewhere: Mapping[str, Callable[[Value | None], None]] | None = None,
+) -> Settings:
+    """Return the attributes in force; the Backup Path is kept beside the store, which it names.
+
+    `elsewhere` keeps further attributes in a way of its own.
+    """
 
     def keep_backup_path(value: object) -> None:
+        refuse_while_external(settings, server_id)
         chosen = Path(str(value)) if value is not None else config.server.backup_path
         check_backup_path(chosen, store.layout.root, server_id)
         configuration.choose_backup_path(config.server, chosen if value is not None else None)
 
     given = {(Level.SERVER, server_id, "ZxBackup_DestPath"): str(store.layout.root)}
-    return Settings(store.ledger, given=given, elsewhere={"ZxBackup_DestPath": keep_backup_path})
+    settings = Settings(
+        store.ledger,
+        given=given,
+        elsewhere={"ZxBackup_DestPath": keep_backup_path, **(elsewhere or {})},
+    )
+    return settings
+
+
+def refuse_while_external(settings: Settings, server_id: str) -> None:
+    """Raise `UsageError` where an external volume is in use: the Backup Path then is not changed."""
+    if settings.get("backupArchivingStore", Scopes(server=server_id)).value:
+        raise UsageError(
+            "the Backup Path can't be changed while an external volume is in use: contents outside belong to "
+            "the metadata on this path",
+            hint="migrateBackupVolume Default brings them home first; setBackupVolume Default start leaves "
+            "them where they are",
+        )
 
 
 def check_backup_path(chosen: Path, current: Path, server_id: str) -> None:

@@ -36,6 +36,7 @@ from backupd.jobs.smartscan.tally import ScanOptions
 from backupd.operations import Operation, Run, Verdict, Work
 from backupd.store.store import Store
 from daemon.healing import HEALING, WHOLE_SERVER, close_gaps
+from daemon.metadata_sending import MetadataSending
 from daemon.operations_queue import Factory
 
 _EXTERNAL_CHOICES = (
@@ -76,6 +77,8 @@ class Works:
         archives_customizations: Callable[[], bool],
         clock: Clock,
         wait_until_gathering: Callable[[], Awaitable[None]],
+        metadata: MetadataSending,
+        archives_metadata: Callable[[], bool],
     ) -> None:
         """Take the verbs; `archives_customizations` is what the attribute says at the time."""
         self._store = store
@@ -91,6 +94,8 @@ class Works:
         self._archives_customizations = archives_customizations
         self._clock = clock
         self._wait_until_gathering = wait_until_gathering
+        self._metadata = metadata
+        self._archives_metadata = archives_metadata
 
     def factories(self) -> dict[str, Factory]:
         """Return a factory for each type of operation."""
@@ -116,9 +121,35 @@ class Works:
             seen = await asyncio.to_thread(self._store.ledger.gaps)
             verdict = await self._scan.run_all(run, options)
             await asyncio.to_thread(close_gaps, self._store, seen, WHOLE_SERVER, self._clock.now())
-            return verdict + await self._customizations_of_the_day(run)
+            verdict += await self._customizations_of_the_day(run)
+            if self._archives_metadata() or operation.parameters.get("remote_metadata_upload"):
+                verdict += await self._metadata_outside(run)
+            return verdict
 
         return work
+
+    async def _metadata_outside(self, run: Run, account: str | None = None) -> str:
+        """Archive what changed on the external volume; what goes wrong is told and fails no scan."""
+        within = Run(self._clock, uuid=run.uuid)
+        try:
+            archived = await self._metadata.archive(within, account)
+        except (BackupdError, OSError) as error:
+            run.note_error("metadata on the external volume", str(error))
+            return "; the metadata could not be archived on the external volume"
+        for failed in within.errors:
+            run.note_error(failed.item, failed.reason)
+        return "" if archived is None else f"; {archived.sentence()}"
+
+    async def _server_archives_outside(self, run: Run, operation: Operation) -> str:
+        """Send the server's archives outside where that is asked for."""
+        if not operation.parameters.get("remote_metadata_upload"):
+            return ""
+        try:
+            sent = await self._metadata.send_server_archives()
+        except (BackupdError, OSError) as error:
+            run.note_error("archives on the external volume", str(error))
+            return "; they could not be sent to the external volume"
+        return f"; {sent:,} archives sent to the external volume" if self._metadata.is_wanted else ""
 
     async def _customizations_of_the_day(self, run: Run) -> str:
         """Archive the server's own files once a day; what goes wrong is told and fails no scan."""
@@ -136,9 +167,11 @@ class Works:
             run.note_error(failed.item, failed.reason)
         return f"; {verdict.sentence}"
 
-    def _archive_customizations(self, _operation: Operation) -> Work:
+    def _archive_customizations(self, operation: Operation) -> Work:
         async def work(run: Run) -> Verdict:
-            return await asyncio.to_thread(self._customizations.run, run, self._clock.now())
+            verdict = await asyncio.to_thread(self._customizations.run, run, self._clock.now())
+            sent = await self._server_archives_outside(run, operation)
+            return msgspec.structs.replace(verdict, sentence=verdict.sentence + sent)
 
         return work
 
@@ -149,7 +182,8 @@ class Works:
                 return f"configuration dumped in {path.name}" if path else "today's dump is there already"
             recorded = await self._scan.run_directory(run, ScanOptions())
             path = await asyncio.to_thread(self._dump.write, self._clock.now())
-            return f"{recorded}; configuration dumped in {path.name}"
+            sent = await self._server_archives_outside(run, operation)
+            return f"{recorded}; configuration dumped in {path.name}{sent}"
 
         return work
 
@@ -170,6 +204,8 @@ class Works:
             known = await asyncio.to_thread(self._store.index.find_account, account)
             identifier = account if known is None else known.item
             await asyncio.to_thread(close_gaps, self._store, seen, identifier, self._clock.now())
+            if operation.parameters.get("remote_metadata_upload"):
+                verdict += await self._metadata_outside(run, identifier)
             return verdict
 
         return work

@@ -12,7 +12,11 @@ SERVER = Parameter("server", Type.TEXT, "name or id of this server", spellings=(
 ATTRIBUTE = Parameter("attribute", Type.TEXT, "name of the attribute")
 OPERATION = Parameter("operation_uuid", Type.UUID, "the operation, as printed when it was queued")
 BACKUP_PATH = Parameter("backup_path", Type.PATH, "another Backup Path to read instead of the daemon's own")
-ARCHIVE = Parameter("blobs_archive", Type.TEXT, NO_EFFECT + "blobs rest on the volume of the Backup Path")
+ARCHIVE = Parameter(
+    "blobs_archive",
+    Type.TEXT,
+    "where the contents of that backup rest: a bucket configuration's id, or the path of a mounted volume",
+)
 DEEP = Parameter("deep", Type.BOOLEAN, "read every item again instead of only what changed", default=False)
 FORCE = Parameter(
     "force", Type.BOOLEAN, "believe a listing that suddenly lost most of an account", default=False
@@ -25,7 +29,7 @@ NOTIFICATIONS = Parameter(
 REMOTE = Parameter(
     "remote_metadata_upload",
     Type.BOOLEAN,
-    NO_EFFECT + "metadata is on the volume of the Backup Path already",
+    "also archive metadata on the external volume, where there is one",
     default=False,
 )
 VERBOSE = Parameter("verbose", Type.BOOLEAN, "also list operations that have ended", default=False)

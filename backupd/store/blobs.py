@@ -17,6 +17,7 @@ import hashlib
 import io
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -67,6 +68,10 @@ class Outside(Protocol):
         """Yield the digest of every content outside."""
         ...
 
+    def only_outside(self) -> int:
+        """Return how many contents are outside and not in the Backup Path; quick."""
+        ...
+
     def note_committed(self, staged: Sequence[Staged]) -> None:
         """Take notice, without waiting for anything, of blobs that are new in the Backup Path."""
         ...
@@ -91,6 +96,9 @@ class _Looking:
 
     def digests(self) -> Iterator[str]:
         return self._catalog.digests()
+
+    def only_outside(self) -> int:
+        return self._catalog.only_outside()
 
     def note_committed(self, staged: Sequence[Staged]) -> None:
         """Nothing: the daemon commits."""
@@ -194,6 +202,30 @@ class Blobs:
         if self.outside is not None:
             self.outside.note_used(digest)
         return open_verified(file, digest, str(self._volume.root / blob_name(digest)), bytes_max)
+
+    @contextmanager
+    def stored(self, digest: str) -> Iterator[tuple[BinaryIO, int]]:
+        """Give a content as it is to be stored elsewhere, with the bytes that makes: for large ones.
+
+        The file of the Backup Path as it is, once it was verified; one that is only outside goes through the
+        Backup Path as staged content. Raises as `open` does, `SpaceExhausted`.
+        """
+        with self.open(digest) as content:
+            if self._cached(digest):
+                while content.read(_CHUNK_BYTES):
+                    pass
+                place = ""
+            else:
+                place = Blobs(self._volume, level=self.level).stage(content).place
+        try:
+            file = self._volume.staged_file(place) if place else self._volume.get(blob_name(digest))
+            with file:
+                size = file.seek(0, io.SEEK_END)
+                file.seek(0)
+                yield file, size
+        finally:
+            if place:
+                self._volume.discard([place])
 
     def read(self, digest: str, *, bytes_max: int | None = None) -> bytes:
         """Return a whole content, verified. Raises as `open` does."""

@@ -206,10 +206,17 @@ def keys(connection: sqlite3.Connection, account: str) -> Iterator[ItemKey]:
         after = rows[-1]
 
 
-def has_blob(connection: sqlite3.Connection, digest: str) -> bool:
-    """Tell whether any state refers to a digest."""
-    query = "SELECT 1 FROM blobs WHERE digest = ?"
-    return connection.execute(query, (digest_bytes(digest),)).fetchone() is not None
+def digests(connection: sqlite3.Connection) -> Iterator[str]:
+    """Yield every digest that a state refers to; see `Index.digests`."""
+    last = b""
+    while True:
+        query = "SELECT digest FROM blobs WHERE digest > ? ORDER BY digest LIMIT ?"
+        rows = connection.execute(query, (last, _PAGE)).fetchall()
+        for (digest,) in rows:
+            yield digest_text(digest)
+        if len(rows) < _PAGE:
+            return
+        last = rows[-1][0]
 
 
 def blob_references(connection: sqlite3.Connection, digest: str) -> list[ItemKey]:

@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from backupd.clock import Clock
+from backupd.clock import Clock, written
 from backupd.coalescing import Entry
 from backupd.durable import step
 from backupd.errors import CorruptHistory, CorruptJournal, VolumeError
@@ -31,6 +31,7 @@ from backupd.operations import Run
 from backupd.store import archives, layout
 from backupd.store.archives import ArchiveType
 from backupd.store.ledger_tables import Remembered
+from backupd.store.ownership import Identity
 from backupd.store.store import Store
 from backupd.volumes.base import Volume
 
@@ -86,6 +87,27 @@ class MetadataUpload:
         self._clock = clock
         self._recorded_through = recorded_through
         self._remembered = Remembered(store.ledger)
+        self.reached: int | None = None
+        """Up to which journal entry everything was sent, as far as this object knows."""
+
+    @staticmethod
+    def check_place(volume: Volume, identity: Identity) -> None:
+        """Raise `VolumeError` where the place holds metadata of an earlier Backup Path of this server.
+
+        What an empty Backup Path does not know would be taken for purged, and removed.
+        """
+        newest = names.summary_objects(volume.names(names.SUMMARIES))[-1:]
+        for one in newest:
+            with volume.get(one.name) as file:
+                summary = msgspec.json.decode(file.read(parcels.PARCEL_BYTES_MAX), type=Summary)
+            since = msgspec.convert(summary.map, Identity).since
+            if since != identity.since:
+                raise VolumeError(
+                    f"an earlier backup of this server rests there, begun {written(since)}",
+                    permanent=True,
+                    hint="retrieveMetadataFromArchive brings it back; to begin anew, give another "
+                    "volume_prefix",
+                )
 
     # ------------------------------------------------------------------ changes
 
@@ -101,6 +123,7 @@ class MetadataUpload:
             newest = max((one.last for one in outside), default=None)
             through = self._recorded_through() if newest is None else newest
             sent = self._keep(min(through, self._store.journal.last_sequence))
+        self.reached = sent.through
         return sent.through
 
     def send_changes(self) -> int:
@@ -164,6 +187,7 @@ class MetadataUpload:
     def _keep(self, through: int) -> Sent:
         sent = Sent(volume=self._volume_id, through=through)
         self._remembered.keep(_SENT, msgspec.json.encode(sent))
+        self.reached = through
         return sent
 
     # ----------------------------------------------------------------- archives

@@ -125,6 +125,11 @@ class Catalog:
         """The number of the volume in use, None without one."""
         return self._current
 
+    def current_identity(self) -> str:
+        """Return the identity of the volume in use; empty without one."""
+        rows = self.rows("SELECT value FROM facts WHERE name = ?", (_CURRENT,))
+        return str(rows[0][0]) if rows else ""
+
     def use(self, identity: str) -> None:
         """Make a volume the one in use; empty: none. What waits is found anew by the next sweep."""
         number = self.number_of(identity) if identity else None
@@ -194,6 +199,11 @@ class Catalog:
             last = rows[-1][0]
             for (digest,) in rows:
                 yield digest_text(digest)
+
+    def only_outside(self) -> int:
+        """Return how many contents rest on the volume in use and are not cached."""
+        query = "SELECT count(*) FROM places WHERE volume = ? AND cached = 0"
+        return int(self.rows(query, (self._current,))[0][0])
 
     def unknown(self, digests: Sequence[str]) -> list[str]:
         """Return those digests that neither rest outside nor wait."""

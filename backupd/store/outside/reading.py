@@ -93,6 +93,10 @@ class BlobsOutside:
         """Yield the digest of every content outside."""
         return self.catalog.digests()
 
+    def only_outside(self) -> int:
+        """Return how many contents are outside and not in the Backup Path; quick."""
+        return self.catalog.only_outside()
+
     def note_committed(self, staged: Sequence[Staged]) -> None:
         """Take notice of new blobs in the Backup Path: they are to be sent."""
         now = self._now()

@@ -9,9 +9,9 @@ import pytest
 
 from backupd.attribute_table import TABLE
 from backupd.attributes import Scopes
-from backupd.schedules import JOBS
+from backupd.schedules import JOBS, METADATA_UPLOAD
 from daemon import logs
-from daemon.effects import Effects
+from daemon.effects import NO_VOLUME, Effects
 from tests.unit.daemon.making import AnsweringWorld, configured
 from tests.unit.jobs.worlds import SERVER
 
@@ -87,8 +87,8 @@ async def test_every_job_is_scheduled_as_its_attribute_says(world: EffectsWorld)
         assert isinstance(schedule, dict)
         assert jobs[row.name].pattern == schedule["cron-pattern"]
         assert jobs[row.name].enabled == schedule["cron-enabled"]
-        assert jobs[row.name].note == row.not_yet
-        assert bool(row.operation) != bool(row.not_yet)
+        assert jobs[row.name].note == (NO_VOLUME if row.name == METADATA_UPLOAD else row.not_yet)
+        assert bool(row.operation) != bool(row.not_yet) or row.name == METADATA_UPLOAD
     world.set("backupSmartScanScheduler", {"cron-enabled": True, "cron-pattern": "30 2 * * *"})
     assert next(job for job in world.scheduler.jobs if job.name == "SmartScan").pattern == "30 2 * * *"
 

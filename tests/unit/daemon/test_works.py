@@ -13,6 +13,7 @@ from backupd.errors import AppServerUnavailable, ConfigError, SpaceExhausted, Un
 from backupd.items import Kind
 from backupd.jobs.archive.configuration import ConfigurationDump
 from backupd.jobs.archive.customizations import Customizations
+from backupd.jobs.metadata import MetadataUpload
 from backupd.jobs.restore import (
     AccountRestore,
     ContentRestore,
@@ -25,6 +26,7 @@ from backupd.operations import Operation, Run
 from backupd.store import archives
 from backupd.store.archives import ArchiveType
 from daemon.healing import HEALING
+from daemon.metadata_sending import MetadataSending
 from daemon.wiring import export_target_maker
 from daemon.works import SCHEDULE, Works
 from tests.unit.jobs.worlds import ALICE, BODY, BackupWorld
@@ -36,6 +38,7 @@ class WorksWorld(BackupWorld):
 
     paths: Sequence[Path] = ()
     archives_customizations = True
+    upload: MetadataUpload | None = None
 
     def works(self) -> Works:
         async def gathering() -> None:
@@ -63,6 +66,8 @@ class WorksWorld(BackupWorld):
             archives_customizations=lambda: self.archives_customizations,
             clock=self.clock,
             wait_until_gathering=gathering,
+            metadata=MetadataSending(self.upload, clock=self.clock),
+            archives_metadata=lambda: True,
         )
 
     async def do(self, type_: str, started_by: str = "root", **parameters: Any) -> str:

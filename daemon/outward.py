@@ -1,0 +1,155 @@
+"""Outward: everything of a lifetime that concerns the external volume, made and ended together.
+
+The volume that the attributes choose stands behind the blobs before anything is read or recorded; the loops
+send contents and metadata there, and trim the journal of what was sent; operations and commands choose
+another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+import msgspec
+
+from backupd.attributes import Settings
+from backupd.clock import Clock
+from backupd.config import Config
+from backupd.jobs.metadata import MetadataUpload
+from backupd.store.outside.catalog import Catalog
+from backupd.store.outside.reading import External
+from backupd.store.store import Store
+from backupd.views import VolumeView
+from backupd.volume_choice import VolumeChoice
+from daemon.answering import Answering
+from daemon.external_volume import ExternalVolumes
+from daemon.metadata_sending import MetadataSending
+from daemon.operations_queue import Factory, OperationsQueue
+from daemon.outside_volume import make_uploading
+from daemon.trimming import Trimming
+from daemon.uploading import Uploading
+from daemon.volume_commands import VolumeCommands, VolumeSetting
+from daemon.volume_works import VolumeWorks
+
+
+class Outward:
+    """Use `open`; `close` ends every request under way, also one to a store that hangs."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        settings: Settings,
+        setting: VolumeSetting,
+        clock: Clock,
+        volumes: ExternalVolumes,
+        external: External | None,
+        uploading: Uploading,
+        recorded_through: Callable[[], int],
+    ) -> None:
+        self._store = store
+        self._settings = settings
+        self._setting = setting
+        self._clock = clock
+        self._volumes = volumes
+        self._uploading = uploading
+        upload = None
+        if external is not None:
+            upload = MetadataUpload(
+                store,
+                external.volume,
+                volume_id=external.identity,
+                clock=clock,
+                recorded_through=recorded_through,
+            )
+        self.metadata = MetadataSending(upload, clock=clock)
+        self._trimming = Trimming(store, clock=clock, sent_through=self.metadata.sent_through)
+        self._works = VolumeWorks(
+            store=store,
+            volumes=volumes,
+            outside=uploading.outside,
+            recorded_through=recorded_through,
+            switch=self._choose,
+            clock=clock,
+        )
+
+    @classmethod
+    async def open(
+        cls,
+        config: Config,
+        store: Store,
+        settings: Settings,
+        setting: VolumeSetting,
+        *,
+        clock: Clock,
+        recorded_through: Callable[[], int],
+    ) -> Outward:
+        """Put the chosen volume behind the blobs; asks nothing of it. Raises `SpaceExhausted`, `OSError`."""
+        server_id = store.identity.server
+        volumes = ExternalVolumes(config, settings, server_id=server_id, clock=clock)
+
+        def attach() -> tuple[External | None, Uploading]:
+            external = volumes.current(_known_identity(store))
+            uploading = make_uploading(store, external, settings=settings, server_id=server_id, clock=clock)
+            return external, uploading
+
+        external, uploading = await asyncio.to_thread(attach)
+        return cls(
+            store=store,
+            settings=settings,
+            setting=setting,
+            clock=clock,
+            volumes=volumes,
+            external=external,
+            uploading=uploading,
+            recorded_through=recorded_through,
+        )
+
+    async def close(self) -> None:
+        """End the loops' requests and close the catalog."""
+        await asyncio.to_thread(self._volumes.close)
+        await self._uploading.close()
+
+    def loops(self) -> tuple[tuple[str, Coroutine[Any, Any, None]], ...]:
+        """Return what runs for the lifetime, by name."""
+        return (
+            ("uploading", self._uploading.run()),
+            ("metadata", self.metadata.run()),
+            ("trimming", self._trimming.run()),
+        )
+
+    def factories(self) -> dict[str, Factory]:
+        """Return a factory for each type of operation on volumes."""
+        return self._works.factories()
+
+    def table(self, queue: OperationsQueue) -> Mapping[str, Answering]:
+        """Return what answers the commands on volumes."""
+        return VolumeCommands(
+            store=self._store,
+            volumes=self._volumes,
+            works=self._works,
+            queue=queue,
+            choose=self._choose,
+            clock=self._clock,
+        ).table()
+
+    def view(self) -> VolumeView | None:
+        """Return how the external volume stands; None without one."""
+        view = self._uploading.view()
+        return None if view is None else msgspec.structs.replace(view, metadata=self.metadata.view())
+
+    def _choose(self, choice: VolumeChoice) -> None:
+        self._setting.choose(self._settings, choice)
+
+
+def _known_identity(store: Store) -> str:
+    """Return the identity of the volume that the catalog knows as the one in use; empty without one."""
+    path = store.layout.catalog
+    if not path.exists():
+        return ""
+    catalog = Catalog(path)
+    try:
+        return catalog.current_identity()
+    finally:
+        catalog.close()
