@@ -26,6 +26,7 @@ from backupd.clock import Clock
 from backupd.config import Config
 from backupd.errors import BackupdError
 from backupd.jobs.record import Recorder
+from backupd.operations import OperationStatus
 from backupd.schedules import JOBS, METADATA_UPLOAD
 from backupd.store.ledger import SetAttribute
 from backupd.store.ledger_tables import KeptJobs
@@ -44,10 +45,12 @@ from daemon.outward import Outward
 from daemon.quarantine import Quarantine
 from daemon.realtime import RealtimeScanner
 from daemon.recording import Recording
+from daemon.reloading import Reloading
 from daemon.scheduler import Scheduler
 from daemon.services import Services
 from daemon.verbs import Ingredients, make_factories
 from daemon.volume_commands import VolumeSetting
+from daemon.volume_works import MIGRATION
 from daemon.works import SCHEDULE
 
 PRESSURE_EVENTS = 500
@@ -76,8 +79,10 @@ class Daemon:
         self._gaps_to_open: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
         self._journal_pulse = Pulse("the journal", clock, silent_seconds_max=JOURNAL_SECONDS_MAX)
         self._is_running = False
-        self._config_trouble = ""
-        self._reload = asyncio.Event()
+        self._reloading = Reloading(
+            config, notifier, end=lambda: self.end(begin_anew=True), status=self._in_one_line
+        )
+        self._volume_chosen = asyncio.Event()
         self.begin_anew = False
 
     async def __aenter__(self) -> Self:
@@ -181,7 +186,7 @@ class Daemon:
             scheduler=self._scheduler,
             services=self._services,
             announcing=self._announcing,
-            config_trouble=lambda: self._config_trouble,
+            config_trouble=lambda: self._reloading.trouble,
             volume=self._outward.view,
             volume_answers=self._outward.table(self._queue),
         )
@@ -199,6 +204,7 @@ class Daemon:
                     recording=self._recording,
                     wait_until_gathering=self._wait_until_gathering,
                     metadata=self._outward.metadata,
+                    open_archive=self._outward.open_archive,
                 )
             )
             | self._outward.factories()
@@ -244,7 +250,8 @@ class Daemon:
                     ("warnings", self._warn_if_idle()),
                     ("announcing", self._announcing.run(self._front.answers.status)),
                     ("gaps", self._open_gaps_of_settings()),
-                    ("reloading", self._reload_when_asked()),
+                    ("reloading", self._reloading.run()),
+                    ("volume choice", self._begin_anew_with_volume()),
                     ("metrics", self._front.serve_metrics()),
                     *self._outward.loops(),
                     ("watchdog", feed_watchdog(self._notifier, self._clock, self._unwell)),
@@ -272,25 +279,7 @@ class Daemon:
 
     def reload(self) -> None:
         """Read the configuration again, soon."""
-        self._reload.set()
-
-    async def _reload_when_asked(self) -> None:
-        while True:
-            await self._reload.wait()
-            self._reload.clear()
-            self._notifier.reloading()
-            try:
-                config = await asyncio.to_thread(configuration.load, self._config.file)
-            except BackupdError as error:
-                log.error("configuration_not_reloaded", reason=str(error))
-                self._config_trouble = str(error)
-            else:
-                self._config_trouble = ""
-                if config != self._config:
-                    self.end(begin_anew=True)
-                    return
-                log.info("configuration_unchanged", file=str(config.file))
-            self._notifier.ready(self._in_one_line())
+        self._reloading.ask()
 
     @property
     def backup_path(self) -> Path:
@@ -370,11 +359,22 @@ class Daemon:
 
     def _take_setting(self, name: str) -> None:
         log.info("attribute_changed", attribute=name)
-        if name in ("ZxBackup_DestPath", STORE):
+        if name == "ZxBackup_DestPath":
             self.end(begin_anew=True)
+            return
+        if name == STORE:
+            self._volume_chosen.set()
             return
         self._apply_settings()
         self._announcing.look_soon()
+
+    async def _begin_anew_with_volume(self) -> None:
+        """Let the next lifetime use another volume, once the migration that chose it has ended."""
+        await self._volume_chosen.wait()
+        for operation in self._queue.operations():
+            if operation.type.startswith(MIGRATION) and operation.status is OperationStatus.RUNNING:
+                await self._queue.wait_until_ended(operation.uuid)
+        self.end(begin_anew=True)
 
     def _realtime_returned(self) -> None:
         """Have what happened while the Realtime Scanner was off found by a scan, as for any other gap."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -23,6 +24,7 @@ from backupd.store.store import Store
 from backupd.views import VolumeView
 from backupd.volume_choice import VolumeChoice
 from daemon.answering import Answering
+from daemon.blob_archives import BlobArchive, open_archive
 from daemon.external_volume import ExternalVolumes
 from daemon.metadata_sending import MetadataSending
 from daemon.operations_queue import Factory, OperationsQueue
@@ -47,6 +49,7 @@ class Outward:
         external: External | None,
         uploading: Uploading,
         recorded_through: Callable[[], int],
+        scratch: Path,
     ) -> None:
         self._store = store
         self._settings = settings
@@ -54,6 +57,7 @@ class Outward:
         self._clock = clock
         self._volumes = volumes
         self._uploading = uploading
+        self._scratch = scratch
         upload = None
         if external is not None:
             upload = MetadataUpload(
@@ -104,12 +108,17 @@ class Outward:
             external=external,
             uploading=uploading,
             recorded_through=recorded_through,
+            scratch=config.server.state_directory / "archives",
         )
 
     async def close(self) -> None:
         """End the loops' requests and close the catalog."""
         await asyncio.to_thread(self._volumes.close)
         await self._uploading.close()
+
+    def open_archive(self, wanted: str, source: Path) -> BlobArchive:
+        """Open the contents of another Backup Path that rest outside; see `blob_archives`."""
+        return open_archive(self._volumes, wanted, source, clock=self._clock, parent=self._scratch)
 
     def loops(self) -> tuple[tuple[str, Coroutine[Any, Any, None]], ...]:
         """Return what runs for the lifetime, by name."""

@@ -7,6 +7,7 @@ verb adds its factories here, and its command to the table.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import msgspec
 
@@ -19,6 +20,7 @@ from backupd.jobs.restore import AccountRestore, ContentRestore, Export, Externa
 from backupd.jobs.smartscan.scan import SmartScan
 from backupd.store.store import Store
 from daemon import wiring
+from daemon.blob_archives import BlobArchive
 from daemon.metadata_sending import MetadataSending
 from daemon.operations_queue import Factory
 from daemon.recording import Recording
@@ -37,6 +39,7 @@ class Ingredients(msgspec.Struct, frozen=True, kw_only=True):
     recording: Recording
     wait_until_gathering: Callable[[], Awaitable[None]]
     metadata: MetadataSending
+    open_archive: Callable[[str, Path], BlobArchive]
 
     def is_true(self, attribute: str) -> bool:
         """Tell whether a Boolean attribute of this server is true now."""
@@ -84,5 +87,6 @@ def _scans_and_restores(of: Ingredients) -> Works:
         clock=clock,
         wait_until_gathering=of.wait_until_gathering,
         metadata=of.metadata,
+        open_archive=of.open_archive,
         archives_metadata=lambda: of.is_true("scheduledMetadataArchivingEnabled"),
     )

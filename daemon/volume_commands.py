@@ -119,8 +119,9 @@ class VolumeCommands:
         if before == choice:
             return DoneReply(note=f"{described(choice)} is in use already")
         left = await asyncio.to_thread(self._left_behind)
-        # Queued first: the lifetime ends with the choice, and the next one works on the queue.
+        # Queued first, and left waiting: the lifetime ends with the choice, and the next one works on it.
         if left:
+            self._queue.hold(held=True)
             await self._queue.submit(LISTING, {"action": "start"}, started_by=caller.name, once=True)
         await asyncio.to_thread(self._choose, choice)
         note = f"from now on: {described(choice)}"

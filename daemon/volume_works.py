@@ -36,6 +36,7 @@ from daemon.external_volume import ExternalVolumes
 from daemon.operations_queue import Factory
 from daemon.own_thread import in_own_thread
 
+MIGRATION = "migrateBackupVolume"
 GIVEN_BUCKET = "00000000-0000-4000-8000-000000000001"
 """Stands for a bucket that was described in a command and is not configured."""
 CREDENTIALS = "credentials"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from backupd.jobs.smartscan.scan import SmartScan
 from backupd.jobs.smartscan.tally import ScanOptions
 from backupd.operations import Operation, Run, Verdict, Work
 from backupd.store.store import Store
+from daemon.blob_archives import BlobArchive
 from daemon.healing import HEALING, WHOLE_SERVER, close_gaps
 from daemon.metadata_sending import MetadataSending
 from daemon.operations_queue import Factory
@@ -79,6 +81,7 @@ class Works:
         wait_until_gathering: Callable[[], Awaitable[None]],
         metadata: MetadataSending,
         archives_metadata: Callable[[], bool],
+        open_archive: Callable[[str, Path], BlobArchive],
     ) -> None:
         """Take the verbs; `archives_customizations` is what the attribute says at the time."""
         self._store = store
@@ -96,6 +99,7 @@ class Works:
         self._wait_until_gathering = wait_until_gathering
         self._metadata = metadata
         self._archives_metadata = archives_metadata
+        self._open_archive = open_archive
 
     def factories(self) -> dict[str, Factory]:
         """Return a factory for each type of operation."""
@@ -312,9 +316,23 @@ class Works:
         )
 
         async def work(run: Run) -> Verdict:
-            return await self._external.run(run, wanted)
+            async with self._archive(given, wanted.source_path) as archive:
+                return await self._external.run(run, wanted, archive)
 
         return work
+
+    @asynccontextmanager
+    async def _archive(self, given: Mapping[str, Any], source: str) -> AsyncIterator[BlobArchive | None]:
+        """Open the contents of another Backup Path that rest on an external volume, where that is said."""
+        wanted = given.get("blobs_archive")
+        if not wanted or not source:
+            yield None
+            return
+        archive = await asyncio.to_thread(self._open_archive, wanted, Path(source))
+        try:
+            yield archive
+        finally:
+            await asyncio.to_thread(archive.close)
 
     def _restore_blobs(self, operation: Operation) -> Work:
         given = operation.parameters
@@ -329,7 +347,8 @@ class Works:
 
         async def work(run: Run) -> Verdict:
             # No scan first: it would record the damage, and what it missed can do no harm here.
-            return await self._contents.run(run, wanted)
+            async with self._archive(given, wanted.backup_path) as archive:
+                return await self._contents.run(run, wanted, archive)
 
         return work
 

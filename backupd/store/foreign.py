@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import msgspec
 
@@ -31,6 +31,14 @@ MAP_BYTES_MAX = 64 << 20
 _SERVER_KIND_OF = {directory: kind for kind, directory in layout.SERVER_DIRECTORIES.items()}
 
 
+class Archive(Protocol):
+    """Contents of a Backup Path that rest elsewhere; they are verified as they are read."""
+
+    def open(self, digest: str, bytes_max: int | None) -> BinaryIO:
+        """Open a content. Raises `BlobMissing`, `CorruptBlob`, `VolumeError`."""
+        ...
+
+
 class FoundItem(msgspec.Struct, frozen=True, kw_only=True):
     """An item as of the moment asked for; `bytes` is what its state takes on disk."""
 
@@ -43,13 +51,16 @@ class FoundItem(msgspec.Struct, frozen=True, kw_only=True):
 class ForeignPath:
     """Another server's Backup Path."""
 
-    def __init__(self, path: Path, own: Path) -> None:
-        """Look whose it is. Raises `UsageError` for our own, `BackupPathRefused` for what can't be read."""
+    def __init__(self, path: Path, own: Path, archive: Archive | None = None) -> None:
+        """Look whose it is; contents that are not in it are taken from `archive`.
+
+        Raises `UsageError` for our own, `BackupPathRefused` for what can't be read.
+        """
         _check_apart(path, own)
         self._tree = Tree(path)
         self.root = path
         self.identity = _identity(self._tree)
-        self.blobs = ForeignBlobs(self._tree)
+        self.blobs = ForeignBlobs(self._tree, archive)
 
     def entries(self, kind: Kind, when: datetime, on_strange: OnStrange) -> Iterator[FoundItem]:
         """Yield the domains, classes of service or lists of a moment."""
@@ -119,8 +130,9 @@ class ForeignPath:
 class ForeignBlobs:
     """The contents of a foreign Backup Path; every one is verified while it is read."""
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: Tree, archive: Archive | None = None) -> None:
         self._tree = tree
+        self._archive = archive
 
     def open(self, digest: str, *, bytes_max: int | None = None) -> BinaryIO:
         """Open a content as `Blobs.open` does. One that would fill the disk on its way is refused.
@@ -133,7 +145,12 @@ class ForeignBlobs:
         try:
             file = self._tree.open(name)
         except FileNotFoundError:
-            raise BlobMissing(f"no blob {digest} in {self._tree.root}") from None
+            if self._archive is not None:
+                return self._archive.open(digest, bytes_max)
+            raise BlobMissing(
+                f"no blob {digest} in {self._tree.root}",
+                hint="where its contents rest on an external volume, give blobs_archive",
+            ) from None
         except OSError as error:
             raise VolumeError(f"{self._tree.root}/{name}: {why_unreadable(error)}") from error
         room = free_bytes(Path(tempfile.gettempdir())) // 2

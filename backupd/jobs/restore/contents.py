@@ -46,7 +46,7 @@ from backupd.jobs.restore.patience import Patience
 from backupd.jobs.restore.putting import ONE_ITEM, BlobSource
 from backupd.operations import Run, Verdict
 from backupd.states import Photograph, State
-from backupd.store.foreign import ForeignPath
+from backupd.store.foreign import Archive, ForeignPath
 from backupd.store.index_queries import KnownItem
 from backupd.store.store import Store
 
@@ -87,8 +87,11 @@ class ContentRestore:
         self._appserver = appserver
         self._clock = clock
 
-    async def run(self, run: Run, wanted: ContentsWanted) -> Verdict:
-        """Look, and unless it is a dry run put back. Raises `UsageError`, `UnknownAccount`."""
+    async def run(self, run: Run, wanted: ContentsWanted, archive: Archive | None = None) -> Verdict:
+        """Look, and unless it is a dry run put back. Raises `UsageError`, `UnknownAccount`.
+
+        Contents that another Backup Path does not hold itself come from `archive`.
+        """
         volume = volume_of(wanted.volume)
         if wanted.items not in ITEMS_CHOICES:
             raise UsageError(
@@ -96,7 +99,8 @@ class ContentRestore:
             )
         blobs: BlobSource = self._store.blobs
         if wanted.backup_path:
-            foreign = await asyncio.to_thread(ForeignPath, Path(wanted.backup_path), self._store.layout.root)
+            own = self._store.layout.root
+            foreign = await asyncio.to_thread(ForeignPath, Path(wanted.backup_path), own, archive)
             blobs = foreign.blobs
         accounts = await asyncio.to_thread(self._accounts, wanted.accounts)
         looking = _Looking(self._store, self._appserver, blobs, self._clock, run, wanted, volume)

@@ -29,7 +29,7 @@ from backupd.jobs.restore.putting import Counted
 from backupd.jobs.restore.within import Shared
 from backupd.operations import Run, Verdict
 from backupd.store import ownership
-from backupd.store.foreign import ForeignPath, FoundItem
+from backupd.store.foreign import Archive, ForeignPath, FoundItem
 from backupd.store.store import Store
 
 MAP_ENTRIES_MAX = 200_000
@@ -45,12 +45,15 @@ class ExternalRestore:
         self._appserver = appserver
         self._clock = clock
 
-    async def run(self, run: Run, asked: ExternalWanted) -> Verdict:
-        """Bring a backup in. Raises `BackupPathRefused`, `UsageError`, `AppServerUnavailable`."""
+    async def run(self, run: Run, asked: ExternalWanted, archive: Archive | None = None) -> Verdict:
+        """Bring a backup in; contents that are not in it come from `archive`.
+
+        Raises `BackupPathRefused`, `UsageError`, `AppServerUnavailable`.
+        """
         if asked.when is not None and asked.when > self._clock.now():
             raise UsageError(f"{written(asked.when)} is in the future", hint="give a moment that has been")
         when = AFTER_ALL if asked.when is None else asked.when
-        source = await asyncio.to_thread(self._source, asked)
+        source = await asyncio.to_thread(self._source, asked, archive)
         shared = Shared(run)
         choice = await asyncio.to_thread(_choice, source, when, shared, asked)
         for what, reason in choice.problems:
@@ -74,8 +77,8 @@ class ExternalRestore:
             await self._keep_map(source, provisioned)
         return _verdict(source, choice, provisioned, done, shared, asked)
 
-    def _source(self, asked: ExternalWanted) -> ForeignPath:
-        source = ForeignPath(Path(asked.source_path), self._store.layout.root)
+    def _source(self, asked: ExternalWanted, archive: Archive | None) -> ForeignPath:
+        source = ForeignPath(Path(asked.source_path), self._store.layout.root, archive)
         if source.identity.server == self._store.identity.server and not asked.force:
             raise UsageError(
                 f"{asked.source_path} is a backup of this very server",

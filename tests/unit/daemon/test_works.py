@@ -25,12 +25,17 @@ from backupd.jobs.restore import (
 from backupd.operations import Operation, Run
 from backupd.store import archives
 from backupd.store.archives import ArchiveType
+from daemon.blob_archives import BlobArchive
 from daemon.healing import HEALING
 from daemon.metadata_sending import MetadataSending
 from daemon.wiring import export_target_maker
 from daemon.works import SCHEDULE, Works
 from tests.unit.jobs.worlds import ALICE, BODY, BackupWorld
 from tests.world.clocks import START
+
+
+def no_archive(wanted: str, source: Path) -> BlobArchive:
+    raise AssertionError(f"nobody asks for {wanted} of {source} here")
 
 
 class WorksWorld(BackupWorld):
@@ -68,6 +73,7 @@ class WorksWorld(BackupWorld):
             wait_until_gathering=gathering,
             metadata=MetadataSending(self.upload, clock=self.clock),
             archives_metadata=lambda: True,
+            open_archive=no_archive,
         )
 
     async def do(self, type_: str, started_by: str = "root", **parameters: Any) -> str:
