@@ -372,7 +372,7 @@ class Daemon:
         """Let the next lifetime use another volume, once the migration that chose it has ended."""
         await self._volume_chosen.wait()
         for operation in self._queue.operations():
-            if operation.type.startswith(MIGRATION) and operation.status is OperationStatus.RUNNING:
+            if operation.type.startswith(MIGRATION) and operation.status is not OperationStatus.QUEUED:
                 await self._queue.wait_until_ended(operation.uuid)
         self.end(begin_anew=True)
 

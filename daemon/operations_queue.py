@@ -77,6 +77,7 @@ class _Place:
         self.operation = operation
         self.work = work
         self.running: Run | None = None
+        self.is_ending = False
         self.changed = asyncio.Event()
 
 
@@ -215,9 +216,9 @@ class OperationsQueue:
             await changed.wait()
 
     async def wait_until_ended(self, uuid: str) -> Operation:
-        """Return an operation once it has ended. Raises `UnknownOperation`."""
+        """Return an operation once it has ended and is kept. Raises `UnknownOperation`."""
         place = self._place(uuid)
-        while not place.operation.has_ended:
+        while place.is_ending or not place.operation.has_ended:
             await place.changed.wait()
         return place.operation
 
@@ -320,7 +321,7 @@ class OperationsQueue:
         now = self._clock.now()
         ended = moved(place.operation, status, now, verdict=sentence, hint=hint, counts=counts)
         place.work = place.running = None
-        place.operation = ended
+        place.operation, place.is_ending = ended, True
         log.info(
             "operation_ended",
             operation=ended.uuid,
@@ -336,6 +337,7 @@ class OperationsQueue:
             await self._save(place)
         finally:
             # Whoever waits hears of the end once it is kept: a crash can't take it back.
+            place.is_ending = False
             self._become(place, ended)
             self._tell(ended)
 
