@@ -6,7 +6,7 @@ import errno
 import os
 import resource
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import pytest
 
@@ -194,7 +194,8 @@ def test_cut_at_every_byte(tmp_path, no_sync):
             assert journal.damaged == []
             assert journal.append(payloads(1, kept + 1)) == kept + 1
             journal.close()
-            assert read_all(Journal(path)) == (numbered(1, kept + 1), []), cut
+            with closing(Journal(path)) as again:
+                assert read_all(again) == (numbered(1, kept + 1), []), cut
             (path / "00000000000000000001.journal").unlink()
 
 
