@@ -1,7 +1,7 @@
 """Scenes of the alerts: for each alert, what the metrics are when it must fire.
 
 A scene overrides series of the good state, which is what a real daemon exposes. Values are in promtool's
-notation (`0+60x10`: from 0 in ten steps of 60), a step is a minute, and `x3000` is as long as it takes; `after`
+notation (`0+60x10`: from 0 in ten steps of 60), a step is a minute, `x3000` as long as it takes; `after`
 is when the alert has to fire.
 """
 
