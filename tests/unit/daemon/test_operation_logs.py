@@ -107,7 +107,7 @@ async def test_lines_are_kept_while_it_runs(kept: KeptLogs) -> None:
         assert len(kept.of("u1")) == 1
         collected.take(line(1))
         collected.keep_soon()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while len(kept.of("u1")) < 2:  # noqa: ASYNC110 - a thread keeps it
                 await asyncio.sleep(0.001)
         task.cancel()
