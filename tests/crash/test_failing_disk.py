@@ -36,7 +36,7 @@ NOT_WRITING = frozenset(
 )
 """Steps behind which nothing of theirs can fail any more: only kills mean something there."""
 FAILING = tuple(name for name in steps.STREAM if name not in NOT_WRITING)
-TOLD_SECONDS_MAX = 10.0
+TOLD_SECONDS_MAX = 30.0
 
 pytestmark = [pytest.mark.server("mosquitto"), pytest.mark.timeout(900)]
 

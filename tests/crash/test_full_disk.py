@@ -23,7 +23,7 @@ SIZE = "24m"
 INSIDE = "BACKUPD_IN_NAMESPACE"
 ROUNDS_MAX = 200
 CLEAN_REFUSALS = {74, 75, 78}
-TOLD_SECONDS_MAX = 10.0
+TOLD_SECONDS_MAX = 30.0
 
 pytestmark = [pytest.mark.server("mosquitto"), pytest.mark.timeout(300)]
 

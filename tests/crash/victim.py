@@ -27,7 +27,7 @@ from tests.world.daemons import Daemon
 from tests.world.faults import Fault, Faults
 
 SETTLE_SECONDS_MAX = 40.0
-STEP_SECONDS_MAX = 6.0
+STEP_SECONDS_MAX = 20.0
 IMPATIENCE = {
     "backupd.jobs.record.recorder.CHECKPOINT_SECONDS": 0.25,
     "daemon.recording.CHECKPOINT_SECONDS": 0.25,

@@ -125,7 +125,7 @@ def test_a_broker_that_is_down_at_start_and_later_loses_nothing(tmp_path):
         daemon = stack.enter_context(
             daemon_on(broker, tmp_path / "b", tree.root, watch=True, impatience=SOON)
         )
-        problem = eventually("the status names it", lambda: problem_with(daemon, "is not connected"), 10)
+        problem = eventually("the status names it", lambda: problem_with(daemon, "is not connected"))
         assert problem["severity"] == "danger"
         assert str(broker.port) in problem["message"]
         assert not daemon.status()["broker"]["connected"]
