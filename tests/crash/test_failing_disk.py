@@ -151,7 +151,7 @@ def test_a_start_on_a_failing_disk_is_refused(place: Path, broker: Mosquitto) ->
                 victim.daemon.log_path.write_bytes(b"")
                 victim.daemon.start(wait=False)
                 assert victim.daemon.process is not None
-                status = victim.daemon.process.wait(10)
+                status = victim.daemon.process.wait(30)
                 said = victim.daemon.log_text()
                 assert status in {74, 75, 78}, f"{name} {error}: {status}\n{said}"
                 assert "Traceback" not in said

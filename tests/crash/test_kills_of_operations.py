@@ -122,7 +122,7 @@ def test_killed_in_a_worker(place: Path, broker: Mosquitto, action: str) -> None
         victim.daemon.start()
         reply = victim.daemon.command("backup/doSmartScan", action="start")
         if action == KILL:
-            victim.daemon.process.wait(20)
+            victim.daemon.process.wait(60)
             assert victim.faults.hits()
         else:
             operation = victim.daemon.wait_for_operation(reply["operation"]["uuid"])
