@@ -118,7 +118,7 @@ class Victim:
         except (OSError, RuntimeError, http.client.HTTPException):
             # It died while it was asked.
             with suppress(subprocess.TimeoutExpired):
-                process.wait(1.0)
+                process.wait(10.0)
         struck = process.poll() is not None
         self.daemon.kill()
         self.faults.disarm()
