@@ -162,7 +162,7 @@ async def test_what_an_operation_logs_is_kept_with_it(ledger: Ledger, stream: io
     collected = OperationLogs(KeptLogs(ledger), clock=clock)
     logs.copy_to(collected.take)
     queue = OperationsQueue(KeptOperations(ledger), {}, clock=clock)
-    go = asyncio.Event()
+    noted, go = asyncio.Event(), asyncio.Event()
 
     def in_a_thread() -> None:
         assert threading.current_thread() is not threading.main_thread()
@@ -172,6 +172,7 @@ async def test_what_an_operation_logs_is_kept_with_it(ledger: Ledger, stream: io
         run.report(1, 10, unit="accounts")
         await asyncio.to_thread(in_a_thread)
         run.note_error("alice/7", "unreadable")
+        noted.set()
         await go.wait()
         return "all done"
 
@@ -180,6 +181,7 @@ async def test_what_an_operation_logs_is_kept_with_it(ledger: Ledger, stream: io
     telling = Telling(KeptNotifications(ledger), collected, queue)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(queue.run())
+        await noted.wait()
         await clock.wait_until_asleep()
         await clock.advance(LOG_SECONDS + 1)
         unfinished = await telling.unfinished_operation_log({})
