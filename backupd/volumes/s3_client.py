@@ -22,7 +22,7 @@ from backupd.errors import BackupdError, VolumeError
 from backupd.volumes.counting import Tally
 from backupd.volumes.failures import VolumeBusy
 from backupd.volumes.loop_thread import LoopThread
-from backupd.volumes.s3_errors import TRANSPORT_ERRORS, told_answer, told_transport
+from backupd.volumes.s3_errors import EXPECTED, TRANSPORT_ERRORS, told_answer, told_transport
 from backupd.volumes.s3_settings import S3Settings
 
 READ_AT_ONCE_BYTES = 1 << 20
@@ -178,7 +178,8 @@ class S3Client:
             told = told_answer(error, operation, settings.bucket, settings.place)
         else:
             told = told_transport(error, operation, settings.place)
-        self._tally.count_error(told)
+        if not isinstance(told, EXPECTED):
+            self._tally.count_error(told)
         return told
 
 

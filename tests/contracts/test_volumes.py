@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from backupd.volumes.base import NameMissing, NameRefused, StagingVolume
+from backupd.volumes.base import NameMissing, NameRefused, StagingVolume, Volume
+from backupd.volumes.counting import Counting
+from backupd.volumes.limiting import Limiting, Limits
+from backupd.volumes.listing import names_after
 from backupd.volumes.local import LocalVolume
 from backupd.volumes.memory import MemoryVolume
+from backupd.volumes.prefixed import Prefixed
+from backupd.volumes.retrying import Retrying
+from backupd.volumes.s3 import S3Volume
+from tests.world.swift import SWIFT
 
 NAME = "items/aA/0123456789+,ABCDEFGHIJKLMNOPQRSTUVWXYZabcd="
 REFUSED = [
@@ -29,12 +38,49 @@ REFUSED = [
 ]
 
 
-@pytest.fixture(params=["memory", "local"])
-def volume(request, tmp_path) -> StagingVolume:
+WRAPPED: dict[str, Callable[[], Volume]] = {
+    "retrying": lambda: Retrying(MemoryVolume()),
+    "limiting": lambda: Limiting(MemoryVolume(), Limits(bytes_per_second=1e9, requests_per_second=1e6)),
+    "counting": lambda: Counting(MemoryVolume()),
+    "prefixed": lambda: Prefixed(MemoryVolume(), "server/one"),
+    "all wrappers": lambda: Retrying(Counting(Limiting(Prefixed(MemoryVolume(), "p"), Limits()))),
+}
+KINDS = ["memory", "local", "moto", pytest.param("swift", marks=SWIFT), *WRAPPED]
+BUCKETS: dict[str, S3Volume] = {}
+"""The volumes on object stores, each made once: a client takes longer to make than most tests."""
+
+
+@pytest.fixture(params=KINDS)
+def volume(request, tmp_path) -> Volume:
+    if request.param in WRAPPED:
+        return WRAPPED[request.param]()
+    if request.param in ("moto", "swift"):
+        return empty_bucket(request.param, request)
     return MemoryVolume() if request.param == "memory" else LocalVolume(tmp_path)
 
 
-def whole(volume: StagingVolume, name: str) -> bytes:
+@pytest.fixture(params=["memory", "local"])
+def staging(request, tmp_path) -> StagingVolume:
+    return MemoryVolume() if request.param == "memory" else LocalVolume(tmp_path)
+
+
+def empty_bucket(kind: str, request) -> S3Volume:
+    if kind not in BUCKETS:
+        store = request.getfixturevalue(kind)
+        BUCKETS[kind] = S3Volume(store.settings(prefix="contract"))
+    for name in list(BUCKETS[kind].names()):
+        BUCKETS[kind].delete(name)
+    return BUCKETS[kind]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _close_buckets():
+    yield
+    while BUCKETS:
+        BUCKETS.popitem()[1].close()
+
+
+def whole(volume: Volume, name: str) -> bytes:
     with volume.get(name) as file:
         return file.read()
 
@@ -89,19 +135,26 @@ def test_missing(volume):
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused_names(volume, name):
     """A name that is no safe path is refused by every method, permanently, and nothing is stored."""
-    token = volume.stage(b"x")
     for ask in (
         lambda: volume.put(name, b"x"),
         lambda: volume.get(name),
         lambda: volume.exists(name),
         lambda: volume.delete(name),
         lambda: volume.size(name),
-        lambda: volume.publish([(token, "fine"), (token, name)]),
     ):
         with pytest.raises(NameRefused) as told:
             ask()
         assert told.value.permanent
     assert list(volume.names()) == []
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_nothing_is_published_beside_a_refused_name(staging, name):
+    """A refused name among others is told before anything gets its name."""
+    token = staging.stage(b"x")
+    with pytest.raises(NameRefused):
+        staging.publish([(token, "fine"), (token, name)])
+    assert list(staging.names()) == []
 
 
 def test_delete(volume):
@@ -117,38 +170,88 @@ def test_names(volume):
     """Names are sorted, filtered by any prefix, and staged content has none."""
     for name in ("b/2", "a/1", "b/10", "b2", "c"):
         volume.put(name, b"x")
-    volume.stage(b"nameless")
     assert list(volume.names()) == ["a/1", "b/10", "b/2", "b2", "c"]
     assert list(volume.names("b")) == ["b/10", "b/2", "b2"]
     assert list(volume.names("b/1")) == ["b/10"]
     assert list(volume.names("none/")) == []
 
 
+def test_a_stream_that_can_not_be_wound_back(volume):
+    """Content from a pipe is stored like any other."""
+
+    class Pipe:
+        def __init__(self) -> None:
+            self._rest = [b"three", b"bits", b"of it"]
+
+        def read(self, size: int, /) -> bytes:
+            return self._rest.pop(0) if self._rest else b""
+
+    assert volume.put("a", Pipe()) is True
+    assert whole(volume, "a") == b"threebitsof it"
+
+
+def test_a_source_that_fails_stores_nothing(volume):
+    """What reading the content raises comes through, and the name stays free."""
+
+    class Broken:
+        def read(self, size: int, /) -> bytes:
+            raise RuntimeError("the sender hung up")
+
+    with pytest.raises(RuntimeError, match="the sender hung up"):
+        volume.put("a", Broken())
+    assert not volume.exists("a")
+
+
+def test_threads_that_put_one_name(volume):
+    """Of many puts of one name at a time one stores, and the others are told that it was there."""
+    with ThreadPoolExecutor(8) as threads:
+        stored = list(threads.map(lambda n: volume.put("a", b"%d" % n), range(8)))
+    assert sorted(stored) == [False] * 7 + [True]
+    assert whole(volume, "a") == b"%d" % stored.index(True)
+
+
+def test_listing_from_the_middle(volume):
+    """A listing can go on behind a name, whether the volume can do that itself or not."""
+    for name in ("a/1", "b/1", "b/2", "b/3", "c"):
+        volume.put(name, b"x")
+    assert list(names_after(volume, "b/", "b/1")) == ["b/2", "b/3"]
+    assert list(names_after(volume, "b/", "a/9")) == ["b/1", "b/2", "b/3"]
+    assert list(names_after(volume, "", "b/3")) == ["c"]
+    assert list(names_after(volume, "b/", "b/3")) == []
+
+
+def test_staged_content_is_not_listed(staging):
+    """What is staged has no name yet."""
+    staging.put("a", b"x")
+    staging.stage(b"nameless")
+    assert list(staging.names()) == ["a"]
+
+
 @pytest.mark.parametrize("count", [1, 3, 40])
-def test_publish(volume, count):
+def test_publish(staging, count):
     """Staged contents have no name before publish, and theirs after, whether few or many."""
-    pairs = [(volume.stage(b"%d" % n), f"d{n % 3}/x{n}") for n in range(count)]
-    assert list(volume.names()) == []
-    volume.publish(pairs)
-    assert all(whole(volume, name) == name.partition("x")[2].encode() for _, name in pairs)
-    volume.publish(pairs)
+    pairs = [(staging.stage(b"%d" % n), f"d{n % 3}/x{n}") for n in range(count)]
+    assert list(staging.names()) == []
+    staging.publish(pairs)
+    assert all(whole(staging, name) == name.partition("x")[2].encode() for _, name in pairs)
+    staging.publish(pairs)
 
 
-def test_publish_keeps_what_is_there(volume):
+def test_publish_keeps_what_is_there(staging):
     """Publishing under a taken name keeps the old content, also an empty one, and drops the staged."""
-    volume.put("a", b"old")
-    volume.put("empty", b"")
-    pairs = [(volume.stage(b"new"), "a"), (volume.stage(b"new"), "empty")]
-    pairs += [(volume.stage(b"one"), "twice"), (volume.stage(b"two"), "twice")]
-    volume.publish(pairs)
-    assert [whole(volume, name) for name in ("a", "empty", "twice")] == [b"old", b"", b"one"]
+    staging.put("a", b"old")
+    staging.put("empty", b"")
+    pairs = [(staging.stage(b"new"), "a"), (staging.stage(b"new"), "empty")]
+    pairs += [(staging.stage(b"one"), "twice"), (staging.stage(b"two"), "twice")]
+    staging.publish(pairs)
+    assert [whole(staging, name) for name in ("a", "empty", "twice")] == [b"old", b"", b"one"]
 
 
-def test_publish_unknown_token(volume):
+def test_publish_unknown_token(staging):
     """A token that was never staged, or was discarded, can't be published."""
-    token = volume.stage(b"x")
-    volume.discard([token, "unknown"])
+    token = staging.stage(b"x")
+    staging.discard([token, "unknown"])
     for one in (token, "unknown"):
         with pytest.raises(NameMissing):
-            volume.publish([(one, "a")])
-    assert not volume.exists("a")
+            staging.publish([(one, "a")])
+    assert not staging.exists("a")
