@@ -252,8 +252,14 @@ TABLE: tuple[Attribute, ...] = (
         type=Type.OBJECT,
         default={},
         levels=(Level.SERVER,),
-        meaning="The external volume: storeType, volumeRootPath, bucketConfigurationId; {} is none.",
-        no_effect=_VOLUMES,
+        meaning="The external volume in use, as `backup setBackupVolume` and its like set it; {} is none.",
+    ),
+    Attribute(
+        name="backupVolumeEncryption",
+        type=Type.BOOLEAN,
+        default=False,
+        levels=(Level.SERVER,),
+        meaning="Encrypt what rests on an external volume that is set from now on; one in use stays.",
     ),
     Attribute(
         name="backupLatencyHighThreshold",
@@ -346,8 +352,7 @@ TABLE: tuple[Attribute, ...] = (
         type=Type.LIST,
         default=[],
         levels=(Level.GLOBAL,),
-        meaning="The buckets that commands may refer to.",
-        no_effect=_VOLUMES,
+        meaning="The buckets that volumes may lie in, as `core doCreateBucket` and its like keep them.",
     ),
 )
 """The table."""

@@ -7,8 +7,8 @@ several configurations.
 
 Everything but `secret_of` is pure. A secret is kept in the attribute's value, which lies in the ledger (mode
 0600), or stays in a file of its own that the value names; in memory it is a `Secret`. What leaves the daemon
-goes through `masked`, and a masked secret is never taken for one. Fails with `UsageError`s that name the
-field and what is valid, and never hold a secret.
+goes through `masked`; a masked secret is never taken for one, but stands for one that is not known. Fails
+with `UsageError`s that name the field and what is valid, and never hold a secret.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from uuid import UUID
 
 import msgspec
 
-from backupd.errors import UsageError
+from backupd.errors import ConfigError, UsageError
 from backupd.parameters import did_you_mean, shortened, squashed
 from backupd.secret import Secret, read_secret
 
+ATTRIBUTE = "s3BucketConfigurations"
 BUCKETS_MAX = 200
 FIELD_CHARACTERS_MAX = 1024
 MASK = "(secret)"
@@ -66,14 +67,14 @@ _URLS = {
 }
 """Where a store is that has one address for everybody; S3's own follows from the region."""
 _REGIONS = {StoreType.YANDEX: "ru-central1", StoreType.ALIBABA: "cn-hangzhou"}
-_HOST_STYLE = frozenset({StoreType.S3, StoreType.ALIBABA})
+HOST_STYLE = frozenset({StoreType.S3, StoreType.ALIBABA})
 """Stores that want the bucket's name in the host; the others take it in the path."""
 WITH_URL = tuple(one for one in StoreType if one not in {StoreType.S3, *_URLS})
 """Types that can't be reached without a `url`."""
 
 
 class Bucket(msgspec.Struct, frozen=True, kw_only=True):
-    """One bucket configuration. Exactly one of `secret` and `secret_file` is there."""
+    """One bucket configuration. Of `secret` and `secret_file` one is there, or none where it got lost."""
 
     uuid: str
     store_type: StoreType
@@ -140,10 +141,10 @@ def store_type_named(word: str) -> StoreType:
     )
 
 
-def made(uuid: str, store_type: StoreType, given: Mapping[str, object]) -> Bucket:
+def made(uuid: str, store_type: StoreType, given: Mapping[str, object], *, masks: bool = False) -> Bucket:
     """Return the bucket configuration that values by field name describe; None and "" are not given.
 
-    Raises `UsageError`.
+    With `masks` a masked secret is taken for one that is not known. Raises `UsageError`.
     """
     texts = {name: _field(name, value) for name, value in given.items() if name != "path_style"}
     protocol = texts.pop("protocol", "")
@@ -153,7 +154,8 @@ def made(uuid: str, store_type: StoreType, given: Mapping[str, object]) -> Bucke
     if store_type is StoreType.S3 and not texts.get("region"):
         raise UsageError("an S3 bucket needs region", hint="such as eu-west-1, or EU_WEST_1")
     secret = texts.pop("secret", "")
-    _check_secret(secret, texts.get("secret_file", ""))
+    if not (masks and secret == MASK):
+        _check_secret(secret, texts.get("secret_file", ""))
     url = _url(texts.pop("url", ""), protocol)
     path_style = given.get("path_style")
     if path_style not in (None, True, False):
@@ -164,7 +166,7 @@ def made(uuid: str, store_type: StoreType, given: Mapping[str, object]) -> Bucke
         store_type=store_type,
         bucket_name=texts["bucket_name"],
         access_key=texts["access_key"],
-        secret=Secret(secret) if secret else None,
+        secret=Secret(secret) if secret not in ("", MASK) else None,
         secret_file=texts.get("secret_file", ""),
         label=texts["label"],
         region=texts.get("region", ""),
@@ -172,7 +174,7 @@ def made(uuid: str, store_type: StoreType, given: Mapping[str, object]) -> Bucke
         prefix=texts.get("prefix", "").strip("/"),
         notes=texts.get("notes", ""),
         signature_version=_signature(texts.get("signature_version", "")),
-        path_style=store_type not in _HOST_STYLE if path_style is None else bool(path_style),
+        path_style=store_type not in HOST_STYLE if path_style is None else bool(path_style),
         ca_file=texts.get("ca_file", ""),
     )
 
@@ -182,7 +184,7 @@ def changed(bucket: Bucket, given: Mapping[str, object]) -> Bucket:
     before: dict[str, object] = {
         name: getattr(bucket, name) for name in FIELDS if name not in ("uuid", "store_type")
     }
-    before["secret"] = bucket.secret.revealed if bucket.secret is not None else ""
+    before["secret"] = _kept_secret(bucket)
     wanted = {name: value for name, value in given.items() if value is not None}
     if wanted.get("secret"):
         before["secret_file"] = ""
@@ -190,7 +192,7 @@ def changed(bucket: Bucket, given: Mapping[str, object]) -> Bucket:
         before["secret"] = ""
     if "protocol" in wanted and "url" not in wanted:
         wanted["url"] = bucket.url.partition("://")[2]
-    return made(bucket.uuid, bucket.store_type, before | wanted)
+    return made(bucket.uuid, bucket.store_type, before | wanted, masks=before["secret"] == MASK)
 
 
 def moved_fields(before: Bucket, after: Bucket) -> list[str]:
@@ -218,6 +220,8 @@ def encode(buckets: Iterable[Bucket]) -> list[dict[str, Any]]:
             found = getattr(bucket, name)
             if found not in ("", None):
                 entry[key] = found.revealed if isinstance(found, Secret) else found
+        if not bucket.secret_file:
+            entry["secret"] = _kept_secret(bucket)
         entry["storeType"] = bucket.store_type.value
         entry["signatureVersion"] = bucket.signature_version.value
         entry["protocol"] = bucket.protocol
@@ -271,7 +275,37 @@ def secret_of(bucket: Bucket) -> Secret:
     """Return a bucket's secret, read anew from its file where it has one; blocks. Raises `ConfigError`."""
     if bucket.secret is not None:
         return bucket.secret
+    if not bucket.secret_file:
+        raise ConfigError(
+            f"the secret of the bucket {bucket.label} ({bucket.uuid}) is not known here",
+            hint="dumps of the configuration hold none: give it with core doUpdateBucket",
+        )
     return read_secret(Path(bucket.secret_file))
+
+
+def with_secrets_of(buckets: Iterable[Bucket], before: Iterable[Bucket]) -> tuple[Bucket, ...]:
+    """Return configurations whose masked secrets are those that are known. Raises `UsageError`."""
+    known = {one.uuid: one for one in before}
+    found = []
+    for bucket in buckets:
+        if bucket.secret is None and not bucket.secret_file:
+            old = known.get(bucket.uuid)
+            if old is None or old.secret is None:
+                raise UsageError(
+                    f"{MASK} stands for the secret of {bucket.label}, which is not known",
+                    hint="give the secret itself, or secretFile",
+                )
+            found.append(msgspec.structs.replace(bucket, secret=old.secret))
+        else:
+            found.append(bucket)
+    return tuple(found)
+
+
+def _kept_secret(bucket: Bucket) -> str:
+    """Return a secret as the attribute's value has it."""
+    if bucket.secret_file:
+        return ""
+    return bucket.secret.revealed if bucket.secret is not None else MASK
 
 
 def _entry(entry: object) -> Bucket:
@@ -288,7 +322,8 @@ def _entry(entry: object) -> Bucket:
             )
         given[name] = value
     uuid = _field("uuid", given.pop("uuid", ""))
-    return made(uuid, store_type_named(_field("store_type", given.pop("store_type", ""))), given)
+    store_type = store_type_named(_field("store_type", given.pop("store_type", "")))
+    return made(uuid, store_type, given, masks=True)
 
 
 def _field(name: str, value: object) -> str:

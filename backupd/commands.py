@@ -8,7 +8,7 @@ are judged by `backupd.parameters`.
 from __future__ import annotations
 
 from backupd.command import Command, CommandKind
-from backupd.command_tables import core, looking, restores, scans, settings
+from backupd.command_tables import buckets, core, looking, restores, scans, settings
 
 MODULES = {
     "backup": "scan, find and bring back what is in the backup",
@@ -27,7 +27,6 @@ _COMING_NAMES = {
         "doFixShares, doPurge, doRawRestore, legalHold, migrateBackupVolume, "
         "setBackupVolume, updateBackupVolume, retrieveMetadataFromArchive"
     ),
-    "core": "listBuckets, doCreateBucket, doUpdateBucket, doDeleteBucket, testS3Connection",
 }
 
 _COMING = tuple(
@@ -48,6 +47,7 @@ COMMANDS: tuple[Command, ...] = (
     *restores.ROWS,
     *settings.ROWS,
     *core.ROWS,
+    *buckets.ROWS,
     *_COMING,
 )
 """The table."""

@@ -8,8 +8,17 @@ from typing import Any
 
 import msgspec
 
-from backupd.attribute_table import Level
-from backupd.attributes import Resolved, Schedule, Scopes, Settings, attribute_named, schedule_of
+from backupd.attribute_table import Attribute, Level
+from backupd.attributes import (
+    Resolved,
+    Schedule,
+    Scopes,
+    Settings,
+    attribute_named,
+    checked,
+    schedule_of,
+    unrevealing,
+)
 from backupd.control import AttributeReply, ConfigReply, DoneReply, Reply, SchedulesReply
 from backupd.errors import UnknownAccount, UnknownEntry, UsageError
 from backupd.items import Kind
@@ -17,7 +26,7 @@ from backupd.schedules import JOBS, ScheduledJob
 from backupd.store.store import Store
 from backupd.views import AttributeView, ScheduleView
 from daemon import views
-from daemon.answering import Answering, Given
+from daemon.answering import Answering, Given, Guard
 from daemon.peers import Caller
 from daemon.scheduler import Scheduler
 
@@ -25,7 +34,11 @@ LEVELS = ("global", "server", "cos", "domain", "account")
 
 
 class Configuring:
-    """Reads and changes attributes. `names` are those by which this server may be meant."""
+    """Reads and changes attributes. `names` are those by which this server may be meant.
+
+    `guards` judge what is set or unset, by attribute. `setting` is held while attributes are changed, here
+    and by others: one at a time, for each change builds on the settings before.
+    """
 
     def __init__(
         self,
@@ -36,6 +49,8 @@ class Configuring:
         server_id: str,
         server_name: str,
         names: frozenset[str],
+        setting: asyncio.Lock,
+        guards: Mapping[str, Guard],
     ) -> None:
         self._settings = settings
         self._store = store
@@ -43,7 +58,8 @@ class Configuring:
         self._server_id = server_id
         self._server_name = server_name
         self._names = {name.casefold() for name in names}
-        self._setting = asyncio.Lock()
+        self._guards = guards
+        self._setting = setting
 
     def table(self) -> Mapping[str, Answering]:
         """Return what answers each command, by its title."""
@@ -85,16 +101,27 @@ class Configuring:
     async def _set(self, level: str, given: Given) -> Reply:
         scopes = await self._scopes(level, given)
         attribute = attribute_named(given["attribute"])
-        async with self._setting:  # one at a time, for each builds on the settings before
-            await asyncio.to_thread(self._settings.set, attribute.name, scopes, given["value"])
+        async with self._setting:
+            await asyncio.to_thread(
+                self._settings.set, attribute.name, scopes, self._judged(attribute, given["value"])
+            )
         no_effect = f"{attribute.name} is kept, without effect here: {attribute.no_effect}"
         return DoneReply(note=no_effect if attribute.no_effect else "")
 
     async def _unset(self, level: str, given: Given) -> Reply:
         scopes = await self._scopes(level, given)
+        attribute = attribute_named(given["attribute"])
         async with self._setting:
-            await asyncio.to_thread(self._settings.unset, given["attribute"], scopes)
+            self._judged(attribute, None)
+            await asyncio.to_thread(self._settings.unset, attribute.name, scopes)
         return DoneReply()
+
+    def _judged(self, attribute: Attribute, value: object) -> object:
+        """Return the value to be set, as the part decides that an attribute is about. Raises `UsageError`."""
+        guard = self._guards.get(attribute.name)
+        if guard is None:
+            return value
+        return guard(None if value is None else checked(attribute, value))
 
     # ---------------------------------------------------------------- schedules
 
@@ -205,7 +232,7 @@ def _attribute_view(resolved: Resolved) -> AttributeView:
     inherited_from = ("default" if level is None else level.value) if resolved.is_inherited else ""
     return AttributeView(
         attribute=resolved.attribute.name,
-        value=resolved.value,
+        value=unrevealing(resolved.attribute, resolved.value),
         is_inherited=resolved.is_inherited,
         inherited_from=inherited_from,
         modules=(resolved.attribute.module,),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any
 import msgspec
 
 from backupd.attributes import Settings
+from backupd.buckets import Bucket
 from backupd.config import Config, load
 from backupd.control import CommandRequest, Reply
 from backupd.operations import Run
-from backupd.views import BrokerView, RecorderView, SpaceView
+from backupd.views import BrokerView, CheckView, Outcome, RecorderView, SpaceView
 from daemon.answers import OPERATION_TYPES, Answers, names_of
+from daemon.bucket_commands import BucketCommands
 from daemon.condition import Facts
 from daemon.configuring import Configuring
 from daemon.doctor import Doctor
@@ -77,6 +80,15 @@ class AnsweringWorld(BackupWorld):
         )
         self.metrics = Metrics(self.standing, self.clock)
         names = names_of(SERVER, "mail")
+        setting = asyncio.Lock()
+        self.bucket_commands = BucketCommands(
+            settings=self.settings,
+            setting=setting,
+            queue=self.queue,
+            server_id=SERVER,
+            server_name="mail",
+            probe=self.probe_bucket,
+        )
         self.configuring = Configuring(
             settings=self.settings,
             store=self.store,
@@ -84,6 +96,8 @@ class AnsweringWorld(BackupWorld):
             server_id=SERVER,
             server_name="mail",
             names=names,
+            setting=setting,
+            guards=self.bucket_commands.guards(),
         )
         self.answers = Answers(
             store=self.store,
@@ -93,7 +107,7 @@ class AnsweringWorld(BackupWorld):
             looking=Looking(self.store, clock=self.clock),
             names=names,
             metrics=self.metrics.text,
-            parts=(self.configuring.table(), self.doctor.table()),
+            parts=(self.configuring.table(), self.bucket_commands.table(), self.doctor.table()),
         )
 
     def make_realtime(self, path: Path) -> RealtimeScanner:
@@ -111,6 +125,10 @@ class AnsweringWorld(BackupWorld):
             event_bytes_max=1 << 20,
             enabled=True,
         )
+
+    def probe_bucket(self, bucket: Bucket) -> Sequence[CheckView]:
+        """Answer for a store; a test may put another answer in its place."""
+        return (CheckView(name="reach", outcome=Outcome.OK, found=bucket.endpoint),)
 
     async def ask(self, module: str, command: str, **parameters: Any) -> Reply:
         request = CommandRequest(module=module, command=command, parameters=parameters)
