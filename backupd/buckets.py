@@ -13,51 +13,31 @@ with `UsageError`s that name the field and what is valid, and never hold a secre
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from uuid import UUID
 
 import msgspec
 
+from backupd.bucket_fields import (
+    SignatureVersion,
+    StoreType,
+    check_names,
+    configuration_id,
+    field_text,
+    signature_version,
+    store_url,
+)
 from backupd.errors import ConfigError, UsageError
 from backupd.parameters import did_you_mean, shortened, squashed
 from backupd.secret import Secret, read_secret
 
+__all__ = ["Bucket", "SignatureVersion", "StoreType"]
+
 ATTRIBUTE = "s3BucketConfigurations"
 BUCKETS_MAX = 200
-FIELD_CHARACTERS_MAX = 1024
 MASK = "(secret)"
 """What stands in place of a secret wherever one is shown."""
-_PREFIX_LEVEL = r"[A-Za-z0-9_@=,+~-][A-Za-z0-9._@=,+~-]{0,99}"
-_PREFIX = re.compile(rf"(?:{_PREFIX_LEVEL}/)*{_PREFIX_LEVEL}\Z")
-_S3_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z")
-_ANY_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,254}\Z")
-_REGION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
-
-
-class StoreType(StrEnum):
-    """Who made the object store."""
-
-    S3 = "S3"
-    CUSTOM_S3 = "CustomS3"
-    SCALITY = "ScalityS3"
-    EMC = "EMC"
-    CLOUDIAN = "Cloudian"
-    CEPH = "Ceph"
-    YANDEX = "Yandex"
-    ALIBABA = "Alibaba"
-    MINIO = "MinIO"
-
-
-class SignatureVersion(StrEnum):
-    """How requests are signed; V2 only for stores that know nothing newer."""
-
-    V2 = "V2"
-    V4 = "V4"
 
 
 _SPELLINGS = {"scality": StoreType.SCALITY}
@@ -146,7 +126,7 @@ def made(uuid: str, store_type: StoreType, given: Mapping[str, object], *, masks
 
     With `masks` a masked secret is taken for one that is not known. Raises `UsageError`.
     """
-    texts = {name: _field(name, value) for name, value in given.items() if name != "path_style"}
+    texts = {name: field_text(name, value) for name, value in given.items() if name != "path_style"}
     protocol = texts.pop("protocol", "")
     for name in ("bucket_name", "access_key", "label", *(("url",) if store_type in WITH_URL else ())):
         if not texts.get(name):
@@ -156,13 +136,13 @@ def made(uuid: str, store_type: StoreType, given: Mapping[str, object], *, masks
     secret = texts.pop("secret", "")
     if not (masks and secret == MASK):
         _check_secret(secret, texts.get("secret_file", ""))
-    url = _url(texts.pop("url", ""), protocol)
+    url = store_url(texts.pop("url", ""), protocol)
     path_style = given.get("path_style")
     if path_style not in (None, True, False):
         raise UsageError("path_style is neither true nor false")
-    _check_names(store_type, texts)
+    check_names(store_type, texts)
     return Bucket(
-        uuid=_uuid(uuid),
+        uuid=configuration_id(uuid),
         store_type=store_type,
         bucket_name=texts["bucket_name"],
         access_key=texts["access_key"],
@@ -173,7 +153,7 @@ def made(uuid: str, store_type: StoreType, given: Mapping[str, object], *, masks
         url=url,
         prefix=texts.get("prefix", "").strip("/"),
         notes=texts.get("notes", ""),
-        signature_version=_signature(texts.get("signature_version", "")),
+        signature_version=signature_version(texts.get("signature_version", "")),
         path_style=store_type not in HOST_STYLE if path_style is None else bool(path_style),
         ca_file=texts.get("ca_file", ""),
     )
@@ -321,17 +301,9 @@ def _entry(entry: object) -> Bucket:
                 hint=did_you_mean(str(key), [*FIELDS.values(), "protocol"], what="key"),
             )
         given[name] = value
-    uuid = _field("uuid", given.pop("uuid", ""))
-    store_type = store_type_named(_field("store_type", given.pop("store_type", "")))
+    uuid = field_text("uuid", given.pop("uuid", ""))
+    store_type = store_type_named(field_text("store_type", given.pop("store_type", "")))
     return made(uuid, store_type, given, masks=True)
-
-
-def _field(name: str, value: object) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str) or len(value) > FIELD_CHARACTERS_MAX or not value.isprintable():
-        raise UsageError(f"{name} is no text of one line", hint=f"at most {FIELD_CHARACTERS_MAX} characters")
-    return value.strip()
 
 
 def _check_secret(secret: str, secret_file: str) -> None:
@@ -343,62 +315,3 @@ def _check_secret(secret: str, secret_file: str) -> None:
     if bool(secret) == bool(secret_file):
         said = "both secret and secret_file are given" if secret else "a bucket needs secret or secret_file"
         raise UsageError(said, hint="secret_file names a file of the daemon's machine that holds it")
-
-
-def _check_names(store_type: StoreType, texts: Mapping[str, str]) -> None:
-    pattern = _S3_BUCKET if store_type is StoreType.S3 else _ANY_BUCKET
-    if pattern.match(texts["bucket_name"]) is None:
-        raise UsageError(
-            f"{shortened(texts['bucket_name'])} is no name of a bucket",
-            hint="3 to 63 lower-case letters, digits, dots and hyphens"
-            if pattern is _S3_BUCKET
-            else "letters, digits and ._:- only",
-        )
-    prefix = texts.get("prefix", "").strip("/")
-    if prefix and _PREFIX.match(prefix) is None:
-        raise UsageError(
-            f"{shortened(texts['prefix'])} is no prefix",
-            hint="levels of letters, digits and ._@=,+~- joined by '/', none starting with a dot",
-        )
-    region = texts.get("region", "")
-    if region and _REGION.match(region) is None:
-        raise UsageError(f"{shortened(region)} is no region", hint="such as eu-west-1")
-    for name in ("secret_file", "ca_file"):
-        if texts.get(name) and not texts[name].startswith("/"):
-            raise UsageError(f"{name} is no absolute path", hint="it is read on the daemon's machine")
-
-
-def _url(url: str, protocol: str) -> str:
-    """Return a URL with its scheme and without a slash at its end. Raises `UsageError`."""
-    scheme = protocol.casefold() or "https"
-    if scheme not in ("http", "https"):
-        raise UsageError(f"{shortened(protocol)} is no protocol", hint="valid: HTTPS, HTTP")
-    if not url:
-        return ""
-    whole = url if "://" in url else f"{scheme}://{url}"
-    try:
-        parts = urlsplit(whole)
-        _ = parts.port
-    except ValueError:
-        parts = urlsplit("")
-    if parts.username or parts.password:
-        raise UsageError("a url holds no credentials", hint="give access_key and secret")
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise UsageError(
-            f"{shortened(url)} is no url of a store", hint="such as https://minio.example.com:9000"
-        )
-    return whole.rstrip("/")
-
-
-def _signature(given: str) -> SignatureVersion:
-    for one in SignatureVersion:
-        if not given or given.casefold() == one.value.casefold():
-            return one if given else SignatureVersion.V4
-    raise UsageError(f"{shortened(given)} is no signature_version", hint="valid: V2, V4")
-
-
-def _uuid(given: str) -> str:
-    try:
-        return str(UUID(given))
-    except ValueError:
-        raise UsageError(f"{shortened(given)} is no id of a bucket configuration", hint="a UUID") from None

@@ -26,7 +26,9 @@ from backupd.schedules import JOBS, ScheduledJob
 from backupd.store.store import Store
 from backupd.views import AttributeView, ScheduleView
 from daemon import views
-from daemon.answering import Answering, Given, Guard
+from daemon.answering import Answering, Given
+from daemon.bucket_commands import BucketCommands, Probe
+from daemon.operations_queue import OperationsQueue
 from daemon.peers import Caller
 from daemon.scheduler import Scheduler
 
@@ -36,8 +38,7 @@ LEVELS = ("global", "server", "cos", "domain", "account")
 class Configuring:
     """Reads and changes attributes. `names` are those by which this server may be meant.
 
-    `guards` judge what is set or unset, by attribute. `setting` is held while attributes are changed, here
-    and by others: one at a time, for each change builds on the settings before.
+    Attributes are changed one at a time, here and by the commands of buckets: each builds on those before.
     """
 
     def __init__(
@@ -49,8 +50,8 @@ class Configuring:
         server_id: str,
         server_name: str,
         names: frozenset[str],
-        setting: asyncio.Lock,
-        guards: Mapping[str, Guard],
+        queue: OperationsQueue,
+        probe: Probe,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -58,12 +59,20 @@ class Configuring:
         self._server_id = server_id
         self._server_name = server_name
         self._names = {name.casefold() for name in names}
-        self._guards = guards
-        self._setting = setting
+        self._setting = asyncio.Lock()
+        self.buckets = BucketCommands(
+            settings=settings,
+            setting=self._setting,
+            queue=queue,
+            server_id=server_id,
+            server_name=server_name,
+            probe=probe,
+        )
+        self._guards = self.buckets.guards()
 
     def table(self) -> Mapping[str, Answering]:
         """Return what answers each command, by its title."""
-        table: dict[str, Answering] = {"config info": self._explain}
+        table: dict[str, Answering] = {"config info": self._explain, **self.buckets.table()}
         for level in LEVELS:
             for verb, answer in (("get", self._get), ("set", self._set), ("unset", self._unset)):
                 table[f"config {verb} {level}"] = _at(level, answer)

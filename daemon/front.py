@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 from backupd.attributes import Settings
@@ -11,7 +10,6 @@ from backupd.config import Config
 from backupd.store.store import Store
 from daemon.announcing import Announcing
 from daemon.answers import Answers, names_of
-from daemon.bucket_commands import BucketCommands
 from daemon.bucket_probe import probe_bucket
 from daemon.configuring import Configuring
 from daemon.doctor import Doctor
@@ -66,15 +64,6 @@ class Front:
         )
         self._metrics = Metrics(self.standing, clock)
         names = names_of(server_id, server_name)
-        setting = asyncio.Lock()
-        bucket_commands = BucketCommands(
-            settings=settings,
-            setting=setting,
-            queue=queue,
-            server_id=server_id,
-            server_name=server_name,
-            probe=probe_bucket,
-        )
         configuring = Configuring(
             settings=settings,
             store=store,
@@ -82,8 +71,8 @@ class Front:
             server_id=server_id,
             server_name=server_name,
             names=names,
-            setting=setting,
-            guards=bucket_commands.guards(),
+            queue=queue,
+            probe=probe_bucket,
         )
         self.answers = Answers(
             store=store,
@@ -95,7 +84,6 @@ class Front:
             metrics=self._metrics.text,
             parts=(
                 configuring.table(),
-                bucket_commands.table(),
                 Telling(announcing.kept, announcing.logs, queue).table(),
                 Doctor(config, server_id, store, self.standing, realtime, clock=clock).table(),
             ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,7 +16,6 @@ from backupd.control import CommandRequest, Reply
 from backupd.operations import Run
 from backupd.views import BrokerView, CheckView, Outcome, RecorderView, SpaceView
 from daemon.answers import OPERATION_TYPES, Answers, names_of
-from daemon.bucket_commands import BucketCommands
 from daemon.condition import Facts
 from daemon.configuring import Configuring
 from daemon.doctor import Doctor
@@ -80,15 +78,6 @@ class AnsweringWorld(BackupWorld):
         )
         self.metrics = Metrics(self.standing, self.clock)
         names = names_of(SERVER, "mail")
-        setting = asyncio.Lock()
-        self.bucket_commands = BucketCommands(
-            settings=self.settings,
-            setting=setting,
-            queue=self.queue,
-            server_id=SERVER,
-            server_name="mail",
-            probe=self.probe_bucket,
-        )
         self.configuring = Configuring(
             settings=self.settings,
             store=self.store,
@@ -96,8 +85,8 @@ class AnsweringWorld(BackupWorld):
             server_id=SERVER,
             server_name="mail",
             names=names,
-            setting=setting,
-            guards=self.bucket_commands.guards(),
+            queue=self.queue,
+            probe=self.probe_bucket,
         )
         self.answers = Answers(
             store=self.store,
@@ -107,7 +96,7 @@ class AnsweringWorld(BackupWorld):
             looking=Looking(self.store, clock=self.clock),
             names=names,
             metrics=self.metrics.text,
-            parts=(self.configuring.table(), self.bucket_commands.table(), self.doctor.table()),
+            parts=(self.configuring.table(), self.doctor.table()),
         )
 
     def make_realtime(self, path: Path) -> RealtimeScanner:

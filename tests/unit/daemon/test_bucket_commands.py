@@ -64,7 +64,7 @@ async def test_every_command_of_buckets_is_answered(world: AnsweringWorld) -> No
     """The table of answers has each row of the table of commands."""
     words = ("Bucket", "testS3Connection")
     rows = {one.title for one in COMMANDS if one.module == "core" and any(word in one.name for word in words)}
-    assert rows == set(world.bucket_commands.table())
+    assert rows == set(world.configuring.buckets.table())
 
 
 async def test_a_bucket_is_made_listed_changed_and_forgotten(world: AnsweringWorld) -> None:
@@ -137,7 +137,7 @@ async def test_secrets_are_for_those_who_may_change(world: AnsweringWorld) -> No
     assert SECRET not in encode(BucketsReply(buckets=await listed(world))).decode()
     (shown,) = await listed(world, show_secrets=True)
     assert shown.secret == SECRET
-    answer = world.bucket_commands.table()["core listBuckets"]
+    answer = world.configuring.buckets.table()["core listBuckets"]
     with pytest.raises(Forbidden, match="not see secrets"):
         await answer({"type": "all", "show_secrets": True}, READER)
     reply = await answer({"type": "all", "show_secrets": False}, READER)
@@ -196,14 +196,14 @@ async def test_trying_out(world: AnsweringWorld, tmp_path: Path) -> None:
     assert isinstance(reply, DoctorReply)
     assert (reply.outcome, [one.name for one in reply.checks]) == (Outcome.OK, ["reach"])
     bad = CheckView(name="put", outcome=Outcome.CRITICAL, found="refused", cure="ask the store's admin")
-    world.bucket_commands._probe = lambda _bucket: (bad,)
+    world.configuring.buckets._probe = lambda _bucket: (bad,)
     reply = await ask(world, "testS3Connection", bucket_configuration_id=view.uuid)
     assert reply.outcome is Outcome.CRITICAL
 
     def revealing(bucket: buckets.Bucket) -> tuple[CheckView, ...]:
         return (CheckView(name="", outcome=Outcome.OK, found=buckets.secret_of(bucket).revealed),)
 
-    world.bucket_commands._probe = revealing
+    world.configuring.buckets._probe = revealing
     filed = await created(world, secret=None, secret_file=str(tmp_path / "none"), prefix="filed")
     with pytest.raises(ConfigError, match="can't be read"):
         await ask(world, "testS3Connection", bucket_configuration_id=filed.uuid)
