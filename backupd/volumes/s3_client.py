@@ -169,7 +169,9 @@ class S3Client:
     async def _connected(self) -> Any:
         async with self._connecting:
             if self._client is None:
-                self._client = await self._stack.enter_async_context(_client_of(self.settings))
+                client = await self._stack.enter_async_context(_client_of(self.settings))
+                client.meta.events.register_last("before-call.s3", _send_at_once)
+                self._client = client
         return self._client
 
     def _told(self, error: Exception, operation: str) -> BackupdError:
@@ -208,6 +210,11 @@ def _client_of(settings: S3Settings) -> Any:
             user_agent_extra="backupd",
         ),
     )
+
+
+def _send_at_once(params: dict[str, Any], **_: object) -> None:
+    """Send bodies without asking first: that costs a round trip, and who does not answer it is waited for."""
+    params["headers"].pop("Expect", None)
 
 
 async def _close(stream: Any) -> None:
