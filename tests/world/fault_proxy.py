@@ -1,8 +1,8 @@
-"""A proxy between a client and an HTTP server that breaks things: late, cut, wrong and lost, by seeded chance.
+"""A proxy between a client and an HTTP server that breaks things: late, cut, wrong and lost, by chance.
 
-Every request on every connection is passed on as it is, or struck by one of `FAULTS`. Headers can be taken
-out on the way, which makes a server that knows conditional requests one that ignores them. `answers` replaces
-what the server would say. Runs in a thread of its own; ends with the block.
+Every request on every connection is passed on as it is, or struck by one of `FAULTS`, in turn. Headers can be
+taken out on the way, which makes a server that knows conditional requests one that ignores them. `answer`
+replaces what the server would say. Runs in a thread of its own; ends with the block.
 """
 
 from __future__ import annotations
@@ -104,8 +104,9 @@ class FaultProxy:
     ) -> bool:
         """Pass one request on, or strike; tell whether the connection goes on."""
         self.requests += 1
-        fault = self._chance.choice(self.faults) if self._chance.random() < self.rate else ""
-        if fault:
+        fault = ""
+        if self._chance.random() < self.rate:
+            fault = self.faults[self.struck.total() % len(self.faults)]
             self.struck[fault] += 1
         for name in self.stripped:
             request.headers.pop(name, None)
