@@ -250,15 +250,14 @@ TABLE: tuple[Attribute, ...] = (
         type=Type.OBJECT,
         default={},
         levels=(Level.SERVER,),
-        meaning="The external volume: storeType, volumeRootPath, bucketConfigurationId; {} is none. "
-        "backup setBackupVolume and migrateBackupVolume set it.",
+        meaning="The external volume in use, as `backup setBackupVolume` and its like set it; {} is none.",
     ),
     Attribute(
         name="backupVolumeEncryption",
         type=Type.BOOLEAN,
         default=False,
         levels=(Level.SERVER,),
-        meaning="Encrypt contents and names on the next external volume that is chosen.",
+        meaning="Encrypt what rests on an external volume that is set from now on; one in use stays.",
     ),
     Attribute(
         name="backupVolumeRetentionDays",
@@ -377,8 +376,7 @@ TABLE: tuple[Attribute, ...] = (
         type=Type.LIST,
         default=[],
         levels=(Level.GLOBAL,),
-        meaning="The buckets that commands may refer to.",
-        no_effect=_VOLUMES,
+        meaning="The buckets that volumes may lie in, as `core doCreateBucket` and its like keep them.",
     ),
 )
 """The table."""

@@ -15,6 +15,7 @@ from typing import Any, Protocol, cast
 import msgspec
 from cronsim import CronSim, CronSimError
 
+from backupd import buckets, volume_choice
 from backupd.attribute_table import TABLE, Attribute, Level, Type, Value
 from backupd.clock import moment
 from backupd.errors import UsageError
@@ -261,7 +262,7 @@ def _place(attribute: Attribute, scopes: Scopes) -> Place:
 
 
 def _refusal(attribute: Attribute, given: object, reason: str = "") -> UsageError:
-    text = repr(given)
+    text = repr(given) if attribute.name != buckets.ATTRIBUTE else "what was given"
     found = text if len(text) <= 80 else text[:79] + "…"  # noqa: PLR2004 - one line
     because = f": {reason}" if reason else ""
     return UsageError(f"{found} is no value for {attribute.name}{because}", hint=f"valid: {attribute.range}")
@@ -315,7 +316,25 @@ def _json(attribute: Attribute, given: object, wanted: type) -> Value:
     value = _parsed(attribute, given)
     if not isinstance(value, wanted):
         raise _refusal(attribute, given)
-    return cast("Value", value)
+    canonical = _CANONICAL.get(attribute.name)
+    if canonical is None:
+        return cast("Value", value)
+    try:
+        return canonical(value)
+    except UsageError as error:
+        raise UsageError(f"{attribute.name}: {error.message}", hint=error.hint) from error
+
+
+_CANONICAL: dict[str, Callable[[object], Value]] = {
+    buckets.ATTRIBUTE: lambda value: cast("Value", buckets.encode(buckets.parse(value))),
+    volume_choice.ATTRIBUTE: lambda value: volume_choice.encode(volume_choice.parse(value)),
+}
+"""Attributes whose JSON is a form of its own: what is checked is also written the one way."""
+
+
+def unrevealing(attribute: Attribute, value: Value) -> Value:
+    """Return a value as it may be shown and dumped: without secrets."""
+    return cast("Value", buckets.masked(value)) if attribute.name == buckets.ATTRIBUTE else value
 
 
 def _schedule(attribute: Attribute, given: object) -> Value:

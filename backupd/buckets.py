@@ -7,56 +7,37 @@ several configurations.
 
 Everything but `secret_of` is pure. A secret is kept in the attribute's value, which lies in the ledger (mode
 0600), or stays in a file of its own that the value names; in memory it is a `Secret`. What leaves the daemon
-goes through `masked`, and a masked secret is never taken for one. Fails with `UsageError`s that name the
-field and what is valid, and never hold a secret.
+goes through `masked`; a masked secret is never taken for one, but stands for one that is not known. Fails
+with `UsageError`s that name the field and what is valid, and never hold a secret.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from uuid import UUID
 
 import msgspec
 
-from backupd.errors import UsageError
+from backupd.bucket_fields import (
+    SignatureVersion,
+    StoreType,
+    check_names,
+    configuration_id,
+    field_text,
+    signature_version,
+    store_url,
+)
+from backupd.errors import ConfigError, UsageError
 from backupd.parameters import did_you_mean, shortened, squashed
 from backupd.secret import Secret, read_secret
 
+__all__ = ["Bucket", "SignatureVersion", "StoreType"]
+
+ATTRIBUTE = "s3BucketConfigurations"
 BUCKETS_MAX = 200
-FIELD_CHARACTERS_MAX = 1024
 MASK = "(secret)"
 """What stands in place of a secret wherever one is shown."""
-_PREFIX_LEVEL = r"[A-Za-z0-9_@=,+~-][A-Za-z0-9._@=,+~-]{0,99}"
-_PREFIX = re.compile(rf"(?:{_PREFIX_LEVEL}/)*{_PREFIX_LEVEL}\Z")
-_S3_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z")
-_ANY_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,254}\Z")
-_REGION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
-
-
-class StoreType(StrEnum):
-    """Who made the object store."""
-
-    S3 = "S3"
-    CUSTOM_S3 = "CustomS3"
-    SCALITY = "ScalityS3"
-    EMC = "EMC"
-    CLOUDIAN = "Cloudian"
-    CEPH = "Ceph"
-    YANDEX = "Yandex"
-    ALIBABA = "Alibaba"
-    MINIO = "MinIO"
-
-
-class SignatureVersion(StrEnum):
-    """How requests are signed; V2 only for stores that know nothing newer."""
-
-    V2 = "V2"
-    V4 = "V4"
 
 
 _SPELLINGS = {"scality": StoreType.SCALITY}
@@ -66,14 +47,14 @@ _URLS = {
 }
 """Where a store is that has one address for everybody; S3's own follows from the region."""
 _REGIONS = {StoreType.YANDEX: "ru-central1", StoreType.ALIBABA: "cn-hangzhou"}
-_HOST_STYLE = frozenset({StoreType.S3, StoreType.ALIBABA})
+HOST_STYLE = frozenset({StoreType.S3, StoreType.ALIBABA})
 """Stores that want the bucket's name in the host; the others take it in the path."""
 WITH_URL = tuple(one for one in StoreType if one not in {StoreType.S3, *_URLS})
 """Types that can't be reached without a `url`."""
 
 
 class Bucket(msgspec.Struct, frozen=True, kw_only=True):
-    """One bucket configuration. Exactly one of `secret` and `secret_file` is there."""
+    """One bucket configuration. Of `secret` and `secret_file` one is there, or none where it got lost."""
 
     uuid: str
     store_type: StoreType
@@ -140,12 +121,12 @@ def store_type_named(word: str) -> StoreType:
     )
 
 
-def made(uuid: str, store_type: StoreType, given: Mapping[str, object]) -> Bucket:
+def made(uuid: str, store_type: StoreType, given: Mapping[str, object], *, masks: bool = False) -> Bucket:
     """Return the bucket configuration that values by field name describe; None and "" are not given.
 
-    Raises `UsageError`.
+    With `masks` a masked secret is taken for one that is not known. Raises `UsageError`.
     """
-    texts = {name: _field(name, value) for name, value in given.items() if name != "path_style"}
+    texts = {name: field_text(name, value) for name, value in given.items() if name != "path_style"}
     protocol = texts.pop("protocol", "")
     for name in ("bucket_name", "access_key", "label", *(("url",) if store_type in WITH_URL else ())):
         if not texts.get(name):
@@ -153,26 +134,27 @@ def made(uuid: str, store_type: StoreType, given: Mapping[str, object]) -> Bucke
     if store_type is StoreType.S3 and not texts.get("region"):
         raise UsageError("an S3 bucket needs region", hint="such as eu-west-1, or EU_WEST_1")
     secret = texts.pop("secret", "")
-    _check_secret(secret, texts.get("secret_file", ""))
-    url = _url(texts.pop("url", ""), protocol)
+    if not (masks and secret == MASK):
+        _check_secret(secret, texts.get("secret_file", ""))
+    url = store_url(texts.pop("url", ""), protocol)
     path_style = given.get("path_style")
     if path_style not in (None, True, False):
         raise UsageError("path_style is neither true nor false")
-    _check_names(store_type, texts)
+    check_names(store_type, texts)
     return Bucket(
-        uuid=_uuid(uuid),
+        uuid=configuration_id(uuid),
         store_type=store_type,
         bucket_name=texts["bucket_name"],
         access_key=texts["access_key"],
-        secret=Secret(secret) if secret else None,
+        secret=Secret(secret) if secret not in ("", MASK) else None,
         secret_file=texts.get("secret_file", ""),
         label=texts["label"],
         region=texts.get("region", ""),
         url=url,
         prefix=texts.get("prefix", "").strip("/"),
         notes=texts.get("notes", ""),
-        signature_version=_signature(texts.get("signature_version", "")),
-        path_style=store_type not in _HOST_STYLE if path_style is None else bool(path_style),
+        signature_version=signature_version(texts.get("signature_version", "")),
+        path_style=store_type not in HOST_STYLE if path_style is None else bool(path_style),
         ca_file=texts.get("ca_file", ""),
     )
 
@@ -182,7 +164,7 @@ def changed(bucket: Bucket, given: Mapping[str, object]) -> Bucket:
     before: dict[str, object] = {
         name: getattr(bucket, name) for name in FIELDS if name not in ("uuid", "store_type")
     }
-    before["secret"] = bucket.secret.revealed if bucket.secret is not None else ""
+    before["secret"] = _kept_secret(bucket)
     wanted = {name: value for name, value in given.items() if value is not None}
     if wanted.get("secret"):
         before["secret_file"] = ""
@@ -190,7 +172,7 @@ def changed(bucket: Bucket, given: Mapping[str, object]) -> Bucket:
         before["secret"] = ""
     if "protocol" in wanted and "url" not in wanted:
         wanted["url"] = bucket.url.partition("://")[2]
-    return made(bucket.uuid, bucket.store_type, before | wanted)
+    return made(bucket.uuid, bucket.store_type, before | wanted, masks=before["secret"] == MASK)
 
 
 def moved_fields(before: Bucket, after: Bucket) -> list[str]:
@@ -218,6 +200,8 @@ def encode(buckets: Iterable[Bucket]) -> list[dict[str, Any]]:
             found = getattr(bucket, name)
             if found not in ("", None):
                 entry[key] = found.revealed if isinstance(found, Secret) else found
+        if not bucket.secret_file:
+            entry["secret"] = _kept_secret(bucket)
         entry["storeType"] = bucket.store_type.value
         entry["signatureVersion"] = bucket.signature_version.value
         entry["protocol"] = bucket.protocol
@@ -271,7 +255,37 @@ def secret_of(bucket: Bucket) -> Secret:
     """Return a bucket's secret, read anew from its file where it has one; blocks. Raises `ConfigError`."""
     if bucket.secret is not None:
         return bucket.secret
+    if not bucket.secret_file:
+        raise ConfigError(
+            f"the secret of the bucket {bucket.label} ({bucket.uuid}) is not known here",
+            hint="dumps of the configuration hold none: give it with core doUpdateBucket",
+        )
     return read_secret(Path(bucket.secret_file))
+
+
+def with_secrets_of(buckets: Iterable[Bucket], before: Iterable[Bucket]) -> tuple[Bucket, ...]:
+    """Return configurations whose masked secrets are those that are known. Raises `UsageError`."""
+    known = {one.uuid: one for one in before}
+    found = []
+    for bucket in buckets:
+        if bucket.secret is None and not bucket.secret_file:
+            old = known.get(bucket.uuid)
+            if old is None or old.secret is None:
+                raise UsageError(
+                    f"{MASK} stands for the secret of {bucket.label}, which is not known",
+                    hint="give the secret itself, or secretFile",
+                )
+            found.append(msgspec.structs.replace(bucket, secret=old.secret))
+        else:
+            found.append(bucket)
+    return tuple(found)
+
+
+def _kept_secret(bucket: Bucket) -> str:
+    """Return a secret as the attribute's value has it."""
+    if bucket.secret_file:
+        return ""
+    return bucket.secret.revealed if bucket.secret is not None else MASK
 
 
 def _entry(entry: object) -> Bucket:
@@ -287,16 +301,9 @@ def _entry(entry: object) -> Bucket:
                 hint=did_you_mean(str(key), [*FIELDS.values(), "protocol"], what="key"),
             )
         given[name] = value
-    uuid = _field("uuid", given.pop("uuid", ""))
-    return made(uuid, store_type_named(_field("store_type", given.pop("store_type", ""))), given)
-
-
-def _field(name: str, value: object) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str) or len(value) > FIELD_CHARACTERS_MAX or not value.isprintable():
-        raise UsageError(f"{name} is no text of one line", hint=f"at most {FIELD_CHARACTERS_MAX} characters")
-    return value.strip()
+    uuid = field_text("uuid", given.pop("uuid", ""))
+    store_type = store_type_named(field_text("store_type", given.pop("store_type", "")))
+    return made(uuid, store_type, given, masks=True)
 
 
 def _check_secret(secret: str, secret_file: str) -> None:
@@ -308,62 +315,3 @@ def _check_secret(secret: str, secret_file: str) -> None:
     if bool(secret) == bool(secret_file):
         said = "both secret and secret_file are given" if secret else "a bucket needs secret or secret_file"
         raise UsageError(said, hint="secret_file names a file of the daemon's machine that holds it")
-
-
-def _check_names(store_type: StoreType, texts: Mapping[str, str]) -> None:
-    pattern = _S3_BUCKET if store_type is StoreType.S3 else _ANY_BUCKET
-    if pattern.match(texts["bucket_name"]) is None:
-        raise UsageError(
-            f"{shortened(texts['bucket_name'])} is no name of a bucket",
-            hint="3 to 63 lower-case letters, digits, dots and hyphens"
-            if pattern is _S3_BUCKET
-            else "letters, digits and ._:- only",
-        )
-    prefix = texts.get("prefix", "").strip("/")
-    if prefix and _PREFIX.match(prefix) is None:
-        raise UsageError(
-            f"{shortened(texts['prefix'])} is no prefix",
-            hint="levels of letters, digits and ._@=,+~- joined by '/', none starting with a dot",
-        )
-    region = texts.get("region", "")
-    if region and _REGION.match(region) is None:
-        raise UsageError(f"{shortened(region)} is no region", hint="such as eu-west-1")
-    for name in ("secret_file", "ca_file"):
-        if texts.get(name) and not texts[name].startswith("/"):
-            raise UsageError(f"{name} is no absolute path", hint="it is read on the daemon's machine")
-
-
-def _url(url: str, protocol: str) -> str:
-    """Return a URL with its scheme and without a slash at its end. Raises `UsageError`."""
-    scheme = protocol.casefold() or "https"
-    if scheme not in ("http", "https"):
-        raise UsageError(f"{shortened(protocol)} is no protocol", hint="valid: HTTPS, HTTP")
-    if not url:
-        return ""
-    whole = url if "://" in url else f"{scheme}://{url}"
-    try:
-        parts = urlsplit(whole)
-        _ = parts.port
-    except ValueError:
-        parts = urlsplit("")
-    if parts.username or parts.password:
-        raise UsageError("a url holds no credentials", hint="give access_key and secret")
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise UsageError(
-            f"{shortened(url)} is no url of a store", hint="such as https://minio.example.com:9000"
-        )
-    return whole.rstrip("/")
-
-
-def _signature(given: str) -> SignatureVersion:
-    for one in SignatureVersion:
-        if not given or given.casefold() == one.value.casefold():
-            return one if given else SignatureVersion.V4
-    raise UsageError(f"{shortened(given)} is no signature_version", hint="valid: V2, V4")
-
-
-def _uuid(given: str) -> str:
-    try:
-        return str(UUID(given))
-    except ValueError:
-        raise UsageError(f"{shortened(given)} is no id of a bucket configuration", hint="a UUID") from None

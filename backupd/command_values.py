@@ -70,6 +70,7 @@ class Words:
         self._literal = list(literal)
         self._next = 0
         self._given: dict[str, object] = {}
+        self._replaced = {one.name for one in command.positional if one.unless and self._names(one.unless)}
 
     def read(self) -> dict[str, object]:
         """Return the values as they were written. Raises `UsageError`."""
@@ -100,8 +101,14 @@ class Words:
             waiting=self._waiting(),
         )
 
+    def _names(self, name: str) -> bool:
+        """Tell whether a parameter is given by name anywhere in the line."""
+        form = squashed(name)
+        return any(squashed(word.partition("=")[0]) == form for word in self._words)
+
     def _waiting(self) -> Parameter | None:
-        return next((one for one in self._command.in_order if one.name not in self._given), None)
+        taken = self._given.keys() | self._replaced
+        return next((one for one in self._command.in_order if one.name not in taken), None)
 
     def _give(self, parameter: Parameter, value: object) -> None:
         if parameter.name in self._given:
@@ -141,7 +148,8 @@ class Words:
         left = len(self._words) - self._next
         if parameter in self._command.positional:
             # As many words as values are missing: then each of them is a value, whatever it looks like.
-            missing = sum(one.name not in self._given for one in self._command.positional)
+            taken = self._given.keys() | self._replaced
+            missing = sum(one.name not in taken for one in self._command.positional)
             return left > missing and parameter.name not in self._given
         if parameter in self._command.trailing:
             return left > parts

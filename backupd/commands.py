@@ -8,7 +8,7 @@ are judged by `backupd.parameters`.
 from __future__ import annotations
 
 from backupd.command import Command, CommandKind
-from backupd.command_tables import core, looking, restores, scans, settings, volumes
+from backupd.command_tables import buckets, core, looking, restores, scans, settings, volumes
 
 MODULES = {
     "backup": "scan, find and bring back what is in the backup",
@@ -26,7 +26,6 @@ _COMING_NAMES = {
         "check-ldap-dump, doBackupLDAP, doCheckShares, doCoherencyCheck, "
         "doFixShares, doPurge, doRawRestore, legalHold"
     ),
-    "core": "listBuckets, doCreateBucket, doUpdateBucket, doDeleteBucket, testS3Connection",
 }
 
 _COMING = tuple(
@@ -48,6 +47,7 @@ COMMANDS: tuple[Command, ...] = (
     *settings.ROWS,
     *volumes.ROWS,
     *core.ROWS,
+    *buckets.ROWS,
     *_COMING,
 )
 """The table."""

@@ -19,6 +19,7 @@ from backupd.views import (
     ArchiveView,
     AttributeView,
     BrokerView,
+    BucketView,
     ChangedView,
     CheckView,
     CountView,
@@ -205,6 +206,16 @@ class AttributeReply(_Answer, frozen=True, kw_only=True, tag="attribute"):
     modules: tuple[str, ...] = ("ZxBackup",)
 
 
+class BucketsReply(_Answer, frozen=True, kw_only=True, tag="buckets"):
+    """Bucket configurations, in the order in which they were made; after a change the one that changed.
+
+    `note` is what an admin should know besides.
+    """
+
+    buckets: tuple[BucketView, ...]
+    note: str = ""
+
+
 class SchedulesReply(_Answer, frozen=True, kw_only=True, tag="schedules"):
     """When a job runs, at a level (`global`, `server`); `subject` is the server's id."""
 
@@ -330,6 +341,7 @@ Reply = (
     | DomainsReply
     | ConfigReply
     | AttributeReply
+    | BucketsReply
     | SchedulesReply
     | StatusReply
     | BackupInfoReply

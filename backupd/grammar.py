@@ -101,10 +101,10 @@ def complete(command: Command, given: Mapping[str, object]) -> dict[str, Value]:
         if value is not None:
             values[parameter.name] = checked(parameter, value)
     for parameter in command.positional:
-        if parameter.name not in values:
+        if parameter.name not in values and not (parameter.unless and values.get(parameter.unless)):
             wanted = parameter.choices[0] if len(parameter.choices) == 1 else parameter.name.upper()
             raise UsageError(f"{command.title} needs {wanted}", hint=f"usage: {command.usage}")
-    for parameter in command.trailing + command.optional:
+    for parameter in command.parameters:
         values.setdefault(parameter.name, parameter.default)
     return values
 

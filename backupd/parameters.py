@@ -52,7 +52,8 @@ class Parameter(msgspec.Struct, frozen=True):
     """One parameter of a command.
 
     `spellings` are further names of it, `keywords` words that a date may be instead of a moment, `choices`
-    what a choice or the entries of a list may be.
+    what a choice or the entries of a list may be. `unless` names a parameter in whose place this one stands:
+    a mandatory one need not be given where that one is.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Parameter(msgspec.Struct, frozen=True):
     choices: tuple[str, ...] = ()
     keywords: tuple[str, ...] = ()
     spellings: tuple[str, ...] = ()
+    unless: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:

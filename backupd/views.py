@@ -325,6 +325,55 @@ class ServerFact(msgspec.Struct, frozen=True, kw_only=True):
     value: Any
 
 
+class BucketUseView(msgspec.Struct, frozen=True, kw_only=True):
+    """Who uses a bucket; `volume` is empty where a server has one alone."""
+
+    server: str
+    volume: str = ""
+
+
+class BucketView(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    rename={
+        "bucket_name": "bucketName",
+        "store_type": "storeType",
+        "access_key": "accessKey",
+        "destination_path": "destinationPath",
+        "powerstore_usage": "usage in powerstore volumes",
+        "backup_usage": "usage in external backup",
+        "secret_file": "secretFile",
+        "signature_version": "signatureVersion",
+        "path_style": "pathStyle",
+        "ca_file": "caFile",
+    },
+):
+    """A bucket configuration. `secret` is empty unless it was asked for by one who may change.
+
+    `destination_path` is below which keys this server's backup lies, empty where it is elsewhere.
+    """
+
+    bucket_name: str
+    protocol: str
+    store_type: str
+    access_key: str
+    secret: str = ""
+    secret_file: str = ""
+    region: str = ""
+    url: str = ""
+    prefix: str = ""
+    label: str = ""
+    notes: str = ""
+    signature_version: str = "V4"
+    path_style: bool = True
+    ca_file: str = ""
+    destination_path: str = ""
+    uuid: str
+    powerstore_usage: tuple[BucketUseView, ...] = ()
+    backup_usage: tuple[BucketUseView, ...] = ()
+
+
 class NotificationView(msgspec.Struct, frozen=True, kw_only=True):
     """One notification. `delivered` and `failed` name the ways it went; `pending` ones are tried again."""
 

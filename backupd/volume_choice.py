@@ -23,6 +23,7 @@ from backupd.buckets import Bucket, StoreType, store_type_named
 from backupd.errors import UsageError
 from backupd.parameters import did_you_mean, shortened, squashed
 
+ATTRIBUTE = "backupArchivingStore"
 DEFAULT = "Default"
 LOCAL = "Local"
 INFREQUENT_ACCESS_THRESHOLD_BYTES = 64 * 1024
@@ -224,6 +225,11 @@ def bucket_of(choice: BucketChoice, buckets: Iterable[Bucket]) -> Bucket:
             hint=f"say {found.store_type.value} instead",
         )
     return found
+
+
+def destination(choice: BucketChoice, bucket: Bucket, server_id: str) -> str:
+    """Return what stands before every key of this server's backup."""
+    return "/".join(part for part in (bucket.prefix, choice.volume_prefix, server_id) if part)
 
 
 def volume_types() -> tuple[str, ...]:

@@ -8,8 +8,17 @@ from typing import Any
 
 import msgspec
 
-from backupd.attribute_table import Level
-from backupd.attributes import Resolved, Schedule, Scopes, Settings, attribute_named, schedule_of
+from backupd.attribute_table import Attribute, Level
+from backupd.attributes import (
+    Resolved,
+    Schedule,
+    Scopes,
+    Settings,
+    attribute_named,
+    checked,
+    schedule_of,
+    unrevealing,
+)
 from backupd.control import AttributeReply, ConfigReply, DoneReply, Reply, SchedulesReply
 from backupd.errors import UnknownAccount, UnknownEntry, UsageError
 from backupd.items import Kind
@@ -18,6 +27,8 @@ from backupd.store.store import Store
 from backupd.views import AttributeView, ScheduleView
 from daemon import views
 from daemon.answering import Answering, Given
+from daemon.bucket_commands import BucketCommands, Probe
+from daemon.operations_queue import OperationsQueue
 from daemon.peers import Caller
 from daemon.scheduler import Scheduler
 
@@ -25,7 +36,10 @@ LEVELS = ("global", "server", "cos", "domain", "account")
 
 
 class Configuring:
-    """Reads and changes attributes. `names` are those by which this server may be meant."""
+    """Reads and changes attributes. `names` are those by which this server may be meant.
+
+    Attributes are changed one at a time, here and by the commands of buckets: each builds on those before.
+    """
 
     def __init__(
         self,
@@ -36,6 +50,8 @@ class Configuring:
         server_id: str,
         server_name: str,
         names: frozenset[str],
+        queue: OperationsQueue,
+        probe: Probe,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -44,10 +60,19 @@ class Configuring:
         self._server_name = server_name
         self._names = {name.casefold() for name in names}
         self._setting = asyncio.Lock()
+        self.buckets = BucketCommands(
+            settings=settings,
+            setting=self._setting,
+            queue=queue,
+            server_id=server_id,
+            server_name=server_name,
+            probe=probe,
+        )
+        self._guards = self.buckets.guards()
 
     def table(self) -> Mapping[str, Answering]:
         """Return what answers each command, by its title."""
-        table: dict[str, Answering] = {"config info": self._explain}
+        table: dict[str, Answering] = {"config info": self._explain, **self.buckets.table()}
         for level in LEVELS:
             for verb, answer in (("get", self._get), ("set", self._set), ("unset", self._unset)):
                 table[f"config {verb} {level}"] = _at(level, answer)
@@ -85,16 +110,27 @@ class Configuring:
     async def _set(self, level: str, given: Given) -> Reply:
         scopes = await self._scopes(level, given)
         attribute = attribute_named(given["attribute"])
-        async with self._setting:  # one at a time, for each builds on the settings before
-            await asyncio.to_thread(self._settings.set, attribute.name, scopes, given["value"])
+        async with self._setting:
+            await asyncio.to_thread(
+                self._settings.set, attribute.name, scopes, self._judged(attribute, given["value"])
+            )
         no_effect = f"{attribute.name} is kept, without effect here: {attribute.no_effect}"
         return DoneReply(note=no_effect if attribute.no_effect else "")
 
     async def _unset(self, level: str, given: Given) -> Reply:
         scopes = await self._scopes(level, given)
+        attribute = attribute_named(given["attribute"])
         async with self._setting:
-            await asyncio.to_thread(self._settings.unset, given["attribute"], scopes)
+            self._judged(attribute, None)
+            await asyncio.to_thread(self._settings.unset, attribute.name, scopes)
         return DoneReply()
+
+    def _judged(self, attribute: Attribute, value: object) -> object:
+        """Return the value to be set, as the part decides that an attribute is about. Raises `UsageError`."""
+        guard = self._guards.get(attribute.name)
+        if guard is None:
+            return value
+        return guard(None if value is None else checked(attribute, value))
 
     # ---------------------------------------------------------------- schedules
 
@@ -205,7 +241,7 @@ def _attribute_view(resolved: Resolved) -> AttributeView:
     inherited_from = ("default" if level is None else level.value) if resolved.is_inherited else ""
     return AttributeView(
         attribute=resolved.attribute.name,
-        value=resolved.value,
+        value=unrevealing(resolved.attribute, resolved.value),
         is_inherited=resolved.is_inherited,
         inherited_from=inherited_from,
         modules=(resolved.attribute.module,),

@@ -12,6 +12,7 @@ from backupd.views import VolumeView
 from daemon.announcing import Announcing
 from daemon.answering import Answering
 from daemon.answers import Answers, names_of
+from daemon.bucket_probe import probe_bucket
 from daemon.configuring import Configuring
 from daemon.doctor import Doctor
 from daemon.looking import Looking
@@ -75,6 +76,8 @@ class Front:
             server_id=server_id,
             server_name=server_name,
             names=names,
+            queue=queue,
+            probe=probe_bucket,
         )
         self.answers = Answers(
             store=store,

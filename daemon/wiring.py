@@ -11,12 +11,13 @@ from pathlib import Path
 
 import msgspec
 
+from backupd import buckets
 from backupd import config as configuration
 from backupd.appservers.asides import clear_asides
 from backupd.appservers.base import AppServer
 from backupd.appservers.directory import DirectoryServer
 from backupd.attribute_table import Level, Value
-from backupd.attributes import Scopes, Settings
+from backupd.attributes import Scopes, Settings, unrevealing
 from backupd.clock import Clock
 from backupd.config import Config
 from backupd.config_sections import AppServerKind
@@ -27,6 +28,7 @@ from backupd.jobs.restore.export import MakeTarget, Target
 from backupd.store import ownership
 from backupd.store.layout import Layout
 from backupd.store.ledger import SetAttribute
+from backupd.store.ledger_copy import write_copy
 from backupd.store.store import Store
 from daemon.broker_address import BrokerAddress
 
@@ -189,6 +191,11 @@ def space_threshold_bytes(settings: Settings, server_id: str, total_bytes: int) 
     return threshold
 
 
+def shown_setting(name: str, value: object) -> object:
+    """Return a stored attribute's value as a dump may hold it: without secrets."""
+    return buckets.masked(value) if name == buckets.ATTRIBUTE else value
+
+
 def configuration_dump(
     config: Config, settings: Settings, store: Store, appserver: AppServer, server_id: str
 ) -> ConfigurationDump:
@@ -201,7 +208,7 @@ def configuration_dump(
                 "level": scopes.level.value,
                 "scope": scopes.server,
                 "attribute": row.attribute.name,
-                "value": row.value,
+                "value": unrevealing(row.attribute, row.value),
                 "isInherited": row.is_inherited,
             }
             for scopes in (Scopes(), Scopes(server=server_id))
@@ -213,7 +220,7 @@ def configuration_dump(
             entries.append((CONFIGURATION_MEMBER, config.file.read_bytes()))
         with tempfile.TemporaryDirectory(prefix="backupd-dump-") as place:
             copy = Path(place) / "state.sqlite"
-            store.ledger.copy_to(copy)
+            write_copy(store.ledger, copy, shown_setting)
             entries.append(("backupd/state.sqlite", copy.read_bytes()))
         return entries
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from hypothesis import HealthCheck, settings
 from backupd import durable
 from tests.world import nursery
 from tests.world.clocks import FakeClock
+from tests.world.stores import Store, running_moto
+from tests.world.swift import running_swift
 
 # Shells start what runs in the background with Ctrl-C ignored, and its children inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -41,6 +44,11 @@ PROGRAMS_OF_PACKAGE = {
     "restic": ("restic",),
     "borgbackup": ("borg",),
     "prometheus": ("promtool",),
+    "swift-proxy": ("swift-proxy-server",),
+    "swift-account": ("swift-account-server",),
+    "swift-container": ("swift-container-server",),
+    "swift-object": ("swift-object-server",),
+    "memcached": ("memcached",),
 }
 """What must be there for a package to count as installed."""
 
@@ -98,6 +106,20 @@ def no_daemon_left():
 def clock() -> FakeClock:
     """Return a clock that the test moves."""
     return FakeClock()
+
+
+@pytest.fixture(scope="session")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """Give moto, started once, with the bucket `backups`, which all tests share: each uses its own prefix."""
+    with running_moto(tmp_path_factory.mktemp("moto")) as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """Give a real Swift, started once, shared as `moto` is; tests that use it carry `SWIFT`."""
+    with running_swift(tmp_path_factory.mktemp("swift")) as store:
+        yield store
 
 
 @pytest.fixture(scope="session")

@@ -262,7 +262,7 @@ def test_the_annotated_defaults_are_true(tmp_path: Path) -> None:
     default = config.load(ROOT / "config" / "backupd.toml", environ={}, uid=0)
     examples = {"id", "name", "username", "password_file", "ca_file", "certificate_file", "key_file", "group"}
     examples |= {"smtp_host", "smtp_ca_file", "smtp_username", "smtp_password_file", "sender", "listen"}
-    examples |= {"webhook_url", "webhook_token_file", "ping_url"}
+    examples |= {"webhook_url", "webhook_token_file", "ping_url", "key_command"}
     for section, struct in config_sections.SECTIONS.items():
         for key in set(struct.__struct_fields__) - examples - {"workers"}:
             assert getattr(getattr(as_shown, section), key) == getattr(getattr(default, section), key), key

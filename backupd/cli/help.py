@@ -59,7 +59,7 @@ _NOTES = {
     "ended, --sync only waits.",
     CommandKind.SETTING: "It acts at once. Root and the service's user may do so.",
 }
-_PLACES = {"config": (1, "LEVEL"), "scheduler": (0, "JOB")}
+_PLACES = {"config": (1, "LEVEL"), "scheduler": (0, "JOB"), "core": (1, "STORE")}
 """Which word of a module's commands has many forms, and what stands for it in the overview."""
 _GROUPED_MIN = 8
 """A module with fewer commands needs no headings."""

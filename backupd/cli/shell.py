@@ -3,7 +3,8 @@
 A line is what stands after `backupctl` elsewhere, split as a POSIX shell splits words. Options given at the
 start hold for every line. An error shows its one line and the shell goes on; Ctrl-C clears the line, or ends
 the following of an operation but never the operation; `exit`, `quit` and Ctrl-D end it. The history is the
-user's alone (0600); where it can't be kept there is none, which is told once.
+user's alone (0600), without the lines that may hold a secret; where it can't be kept there is none, which is
+told once.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ PROGRAM_WORDS = frozenset({"backupctl", "carbonio"})
 """What a line copied from a page may begin with."""
 SHELL_PAIRS: tuple[Pair, ...] = (("exit", "leave the shell"), ("quit", "leave the shell"))
 _CURSOR = "\0"
+_SECRET_LINES = ("docreatebucket", "doupdatebucket", "s3bucketconfigurations", "secret")
+"""Lines with one of these words may hold a secret, and are not kept in the history."""
 
 Doing = Callable[[Sequence[str], Mapping[str, str]], int]
 
@@ -143,7 +146,9 @@ class PrivateHistory(FileHistory):
             return []
 
     def store_string(self, string: str) -> None:
-        """Keep a line."""
+        """Keep a line, unless it may hold a secret."""
+        if any(word in squashed(string) for word in _SECRET_LINES):
+            return
         try:
             super().store_string(string)
         except OSError as error:

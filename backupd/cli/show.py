@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from backupd.cli.page import Page
+from backupd.cli.show_buckets import show_buckets
 from backupd.cli.show_past import show_diff, show_folders, show_history
 from backupd.cli.show_server import (
     show_accounts,
@@ -30,6 +31,7 @@ from backupd.control import (
     AttributeReply,
     BackupInfoReply,
     BlobReply,
+    BucketsReply,
     ConfigReply,
     DiffReply,
     DoctorReply,
@@ -93,6 +95,8 @@ def show(reply: Reply, command: Command, page: Page) -> None:  # noqa: C901, PLR
             show_notifications(reply, page)
         case OperationLogReply():
             show_log(reply, page)
+        case BucketsReply():
+            show_buckets(reply, page)
         case SchedulesReply():
             show_schedules(reply, page)
         case DoctorReply():

@@ -34,7 +34,7 @@ from backupd.volumes.sealing import (
     opened_size,
     read_seal,
 )
-from backupd.volumes.volume_key import KEYS_FOLDER, find_key, keep_key
+from backupd.volumes.volume_key import find_key, is_reserved, keep_key
 
 log = structlog.get_logger(__name__)
 
@@ -111,7 +111,7 @@ class EncryptingVolume:
 
     def _sealed(self, name: str, *, writing: bool = False) -> str:
         check_name(name)
-        if name.partition("/")[0] == KEYS_FOLDER:
+        if is_reserved(f"{name}/") or is_reserved(name):
             raise NameRefused(name)
         return self._sealed_names(writing=writing).sealed(name)
 
@@ -122,7 +122,7 @@ class EncryptingVolume:
         names = self._sealed_names()
         strangers = 0
         for sealed in self._inner.names(inner_prefix):
-            if sealed.startswith(f"{KEYS_FOLDER}/"):
+            if is_reserved(sealed):
                 continue
             try:
                 yield names.opened(sealed)

@@ -32,6 +32,7 @@ from backupd.volumes.s3_settings import S3Settings
 
 KEY_LOCKS = 64
 """Where the store has no conditional puts, puts of one key wait for each other on one of these."""
+NAMES_A_PAGE = 1_000
 _SHA256_OF_NOTHING = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
@@ -82,9 +83,7 @@ class S3Volume:
         last = "" if length is None else offset + length - 1
         wanted = {"Range": f"bytes={offset}-{last}"} if ranged else {}
         try:
-            answer, content, body = self._client.get(
-                expected=length or 0, Key=self.settings.key(name), **wanted
-            )
+            answer, content, body = self._client.get(Key=self.settings.key(name), **wanted)
         except KeyMissing:
             raise NameMissing(name) from None
         except RangeBeyond:
@@ -145,7 +144,7 @@ class S3Volume:
     def names_after(self, prefix: str, after: str) -> Iterator[str]:
         """Yield names after a given one; see `listing.ListsFromMiddle`."""
         start = self.settings.key("")
-        page: dict[str, Any] = {"Prefix": start + prefix}
+        page: dict[str, Any] = {"Prefix": start + prefix, "MaxKeys": NAMES_A_PAGE}
         if after:
             page["StartAfter"] = start + after
         while True:

@@ -20,15 +20,24 @@ from botocore.exceptions import ClientError
 
 from backupd.errors import BackupdError, VolumeError
 from backupd.volumes.counting import Tally
-from backupd.volumes.failures import VolumeBusy
+from backupd.volumes.failures import VolumeBusy, VolumeUnreachable
 from backupd.volumes.loop_thread import LoopThread
-from backupd.volumes.s3_errors import TRANSPORT_ERRORS, told_answer, told_transport
+from backupd.volumes.s3_errors import EXPECTED, TRANSPORT_ERRORS, told_answer, told_transport
 from backupd.volumes.s3_settings import S3Settings
 
 READ_AT_ONCE_BYTES = 1 << 20
 """Content up to this size is read as a whole with the request; longer one as its reader asks for it."""
 STREAMS_MAX = 32
 STREAM_SECONDS_MAX = 60.0
+PROOFS = {
+    "put_object": "ETag",
+    "get_object": "ETag",
+    "upload_part": "ETag",
+    "create_multipart_upload": "UploadId",
+    "complete_multipart_upload": "ETag",
+    "list_objects_v2": "IsTruncated",
+}
+"""What every store says in an answer to these: a success without it comes from somebody else."""
 Answer = dict[str, Any]
 
 
@@ -82,13 +91,13 @@ class S3Client:
         """Return the answer to a request that `submit` began."""
         return self._thread.wait(future)
 
-    def get(self, *, expected: int = 0, **parameters: Any) -> tuple[Answer, bytes, S3Body | None]:
+    def get(self, **parameters: Any) -> tuple[Answer, bytes, S3Body | None]:
         """Ask for content: the answer, and either all of it or a body to read it from."""
         if not self._streams.acquire(timeout=STREAM_SECONDS_MAX):
             raise VolumeBusy(f"{STREAMS_MAX} contents are being read from {self.settings.place} already")
         body: S3Body | None = None
         try:
-            answer, content, stream = self._thread.wait(self._begin(self._get, expected, parameters))
+            answer, content, stream = self._thread.wait(self._begin(self._get, parameters))
             body = S3Body(self, stream) if stream is not None else None
         finally:
             if body is None:
@@ -130,17 +139,19 @@ class S3Client:
         self._tally.count("", sent=sent)
         return answer
 
-    async def _get(self, expected: int, parameters: dict[str, Any]) -> tuple[Answer, bytes, Any]:
+    async def _get(self, parameters: dict[str, Any]) -> tuple[Answer, bytes, Any]:
         try:
-            async with asyncio.timeout(self.settings.seconds_for(max(expected, READ_AT_ONCE_BYTES))):
+            async with asyncio.timeout(self.settings.request_seconds):
                 answer = await self._ask("get_object", parameters)
-                stream = answer.pop("Body")
-                if answer.get("ContentLength", 0) > READ_AT_ONCE_BYTES:
-                    return answer, b"", stream
-                try:
+            stream = answer.pop("Body")
+            size = answer.get("ContentLength", 0)
+            if size > READ_AT_ONCE_BYTES:
+                return answer, b"", stream
+            try:
+                async with asyncio.timeout(self.settings.seconds_for(size)):
                     content: bytes = await stream.read()
-                finally:
-                    stream.close()
+            finally:
+                stream.close()
         except (ClientError, *TRANSPORT_ERRORS) as error:
             raise self._told(error, "get_object") from error
         self._tally.count("", received=len(content))
@@ -164,12 +175,20 @@ class S3Client:
         client = await self._connected()
         self._tally.count(operation)
         answer: Answer = await getattr(client, operation)(Bucket=self.settings.bucket, **parameters)
+        if (proof := PROOFS.get(operation)) and proof not in answer:
+            raise VolumeUnreachable(
+                f"{self.settings.place} answered {operation} with success, but without {proof}",
+                hint="something on the way (a proxy, a login page) answers in the store's place",
+                operation=operation,
+            )
         return answer
 
     async def _connected(self) -> Any:
         async with self._connecting:
             if self._client is None:
-                self._client = await self._stack.enter_async_context(_client_of(self.settings))
+                client = await self._stack.enter_async_context(_client_of(self.settings))
+                client.meta.events.register_last("before-call.s3", _send_at_once)
+                self._client = client
         return self._client
 
     def _told(self, error: Exception, operation: str) -> BackupdError:
@@ -178,16 +197,21 @@ class S3Client:
             told = told_answer(error, operation, settings.bucket, settings.place)
         else:
             told = told_transport(error, operation, settings.place)
-        self._tally.count_error(told)
+        if not isinstance(told, EXPECTED):
+            self._tally.count_error(told)
         return told
 
 
+_NOTHING_OF_THE_MACHINE = {
+    "profile": (None, None, None, None),
+    "config_file": (None, None, os.devnull, None),
+    "credentials_file": (None, None, os.devnull, None),
+}
+"""Per variable of the client: its key in files, in the environment, its default, its conversion."""
+
+
 def _client_of(settings: S3Settings) -> Any:
-    session = AioSession()
-    for variable in ("config_file", "credentials_file"):
-        session.set_config_variable(variable, os.devnull)
-    session.set_config_variable("profile", None)
-    return session.create_client(
+    return AioSession(session_vars=_NOTHING_OF_THE_MACHINE).create_client(
         "s3",
         region_name=settings.region,
         endpoint_url=settings.endpoint or None,
@@ -207,6 +231,11 @@ def _client_of(settings: S3Settings) -> Any:
             user_agent_extra="backupd",
         ),
     )
+
+
+def _send_at_once(params: dict[str, Any], **_: object) -> None:
+    """Send bodies without asking first: that costs a round trip, and who does not answer it is waited for."""
+    params["headers"].pop("Expect", None)
 
 
 async def _close(stream: Any) -> None:

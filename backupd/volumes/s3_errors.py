@@ -56,6 +56,10 @@ class RangeBeyond(VolumeError):
     """The wished range begins behind the end of the object."""
 
 
+EXPECTED = (KeyMissing, KeyTaken, RangeBeyond)
+"""Answers that are no failure of anything."""
+
+
 def told_transport(error: Exception, operation: str, place: str) -> BackupdError:
     """Return what an error of the way to the store means."""
     if isinstance(error, SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):

@@ -15,6 +15,7 @@ import re
 import msgspec
 
 from backupd.errors import VolumeError
+from backupd.volumes import ownership
 from backupd.volumes.base import Volume
 from backupd.volumes.keyring import NAMES_KEY_BYTES, Keyring, WrongUnwrap
 from backupd.volumes.sealed_names import NotOurs, SealedNames
@@ -24,6 +25,11 @@ KEYS_FOLDER = "encryption"
 """The first level of the names under which the key rests; not for contents."""
 KEY_FORMAT = 1
 _KEY_ID = re.compile(rf"{KEYS_FOLDER}/([0-9a-f]{{16}})\Z")
+
+
+def is_reserved(name: str) -> bool:
+    """Tell whether a name on the volume is not for contents: it rests there as it is, unencrypted."""
+    return name == ownership.NAME or name.startswith(f"{KEYS_FOLDER}/")
 
 
 class _Wrapped(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -86,7 +92,7 @@ def _tried(inner: Volume, keyring: Keyring) -> FoundKey:
     """Return the key of a volume that keeps none: a new one's, or the one that opens a name there."""
     stranger = ""
     for name in inner.names():
-        if name.startswith(f"{KEYS_FOLDER}/"):
+        if is_reserved(name):
             continue
         stranger = name
         for master in keyring:

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from backupd.volumes.base import NameMissing, NameRefused, StagingVolume, Volume
+from backupd.volumes.counting import Counting
 from backupd.volumes.encrypting import EncryptingVolume
 from backupd.volumes.keyring import Keyring, MasterKey
+from backupd.volumes.limiting import Limiting, Limits
+from backupd.volumes.listing import names_after
 from backupd.volumes.local import LocalVolume
 from backupd.volumes.marker import prepare
 from backupd.volumes.memory import MemoryVolume
 from backupd.volumes.mounted import MountedVolume
+from backupd.volumes.prefixed import Prefixed
+from backupd.volumes.retrying import Retrying
+from backupd.volumes.s3 import S3Volume
+from tests.world.swift import SWIFT
 
 NAME = "items/aA/0123456789+,ABCDEFGHIJKLMNOPQRSTUVWXYZabcd="
 REFUSED = [
@@ -45,26 +53,52 @@ def encrypting(inner: Volume) -> EncryptingVolume:
     return EncryptingVolume(inner, Keyring([MasterKey(bytes(32))]))
 
 
-STAGING: dict[str, Callable[[Path], StagingVolume]] = {
-    "memory": lambda _: MemoryVolume(),
+ON_DISK: dict[str, Callable[[Path], Volume]] = {
     "local": LocalVolume,
-}
-VOLUMES: dict[str, Callable[[Path], Volume]] = {
-    **STAGING,
     "mounted": a_mounted_path,
-    "encrypted memory": lambda _: encrypting(MemoryVolume()),
     "encrypted mounted": lambda root: encrypting(a_mounted_path(root)),
 }
+WRAPPED: dict[str, Callable[[], Volume]] = {
+    "retrying": lambda: Retrying(MemoryVolume()),
+    "limiting": lambda: Limiting(MemoryVolume(), Limits(bytes_per_second=1e9, requests_per_second=1e6)),
+    "counting": lambda: Counting(MemoryVolume()),
+    "prefixed": lambda: Prefixed(MemoryVolume(), "server/one"),
+    "encrypting": lambda: encrypting(MemoryVolume()),
+    "all wrappers": lambda: encrypting(Retrying(Counting(Limiting(Prefixed(MemoryVolume(), "p"), Limits())))),
+}
+KINDS = ["memory", *ON_DISK, "moto", pytest.param("swift", marks=SWIFT), *WRAPPED]
+BUCKETS: dict[str, S3Volume] = {}
+"""The volumes on object stores, each made once: a client takes longer to make than most tests."""
 
 
-@pytest.fixture(params=VOLUMES)
+@pytest.fixture(params=KINDS)
 def volume(request, tmp_path) -> Volume:
-    return VOLUMES[request.param](tmp_path)
+    if request.param in WRAPPED:
+        return WRAPPED[request.param]()
+    if request.param in ("moto", "swift"):
+        return empty_bucket(request.param, request)
+    return MemoryVolume() if request.param == "memory" else ON_DISK[request.param](tmp_path)
 
 
-@pytest.fixture(params=STAGING)
+@pytest.fixture(params=["memory", "local"])
 def staging(request, tmp_path) -> StagingVolume:
-    return STAGING[request.param](tmp_path)
+    return MemoryVolume() if request.param == "memory" else LocalVolume(tmp_path)
+
+
+def empty_bucket(kind: str, request) -> S3Volume:
+    if kind not in BUCKETS:
+        store = request.getfixturevalue(kind)
+        BUCKETS[kind] = S3Volume(store.settings(prefix="contract"))
+    for name in list(BUCKETS[kind].names()):
+        BUCKETS[kind].delete(name)
+    return BUCKETS[kind]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _close_buckets():
+    yield
+    while BUCKETS:
+        BUCKETS.popitem()[1].close()
 
 
 def whole(volume: Volume, name: str) -> bytes:
@@ -136,8 +170,8 @@ def test_refused_names(volume, name):
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_refused_names_are_not_published(staging, name):
-    """Among names that could be published, one that is no safe path keeps all of them back."""
+def test_nothing_is_published_beside_a_refused_name(staging, name):
+    """A refused name among others is told before anything gets its name."""
     token = staging.stage(b"x")
     with pytest.raises(NameRefused):
         staging.publish([(token, "fine"), (token, name)])
@@ -154,13 +188,64 @@ def test_delete(volume):
 
 
 def test_names(volume):
-    """Names are sorted and filtered by any prefix."""
+    """Names are sorted, filtered by any prefix, and staged content has none."""
     for name in ("b/2", "a/1", "b/10", "b2", "c"):
         volume.put(name, b"x")
     assert list(volume.names()) == ["a/1", "b/10", "b/2", "b2", "c"]
     assert list(volume.names("b")) == ["b/10", "b/2", "b2"]
     assert list(volume.names("b/1")) == ["b/10"]
     assert list(volume.names("none/")) == []
+
+
+def test_a_stream_that_can_not_be_wound_back(volume):
+    """Content from a pipe is stored like any other."""
+
+    class Pipe:
+        def __init__(self) -> None:
+            self._rest = [b"three", b"bits", b"of it"]
+
+        def read(self, size: int, /) -> bytes:
+            return self._rest.pop(0) if self._rest else b""
+
+    assert volume.put("a", Pipe()) is True
+    assert whole(volume, "a") == b"threebitsof it"
+
+
+def test_a_source_that_fails_stores_nothing(volume):
+    """What reading the content raises comes through, and the name stays free."""
+
+    class Broken:
+        def read(self, size: int, /) -> bytes:
+            raise RuntimeError("the sender hung up")
+
+    with pytest.raises(RuntimeError, match="the sender hung up"):
+        volume.put("a", Broken())
+    assert not volume.exists("a")
+
+
+def test_threads_that_put_one_name(volume):
+    """Of many puts of one name at a time one stores, and the others are told that it was there."""
+    with ThreadPoolExecutor(8) as threads:
+        stored = list(threads.map(lambda n: volume.put("a", b"%d" % n), range(8)))
+    assert sorted(stored) == [False] * 7 + [True]
+    assert whole(volume, "a") == b"%d" % stored.index(True)
+
+
+def test_listing_from_the_middle(volume):
+    """A listing can go on behind a name, whether the volume can do that itself or not."""
+    for name in ("a/1", "b/1", "b/2", "b/3", "c"):
+        volume.put(name, b"x")
+    assert list(names_after(volume, "b/", "b/1")) == ["b/2", "b/3"]
+    assert list(names_after(volume, "b/", "a/9")) == ["b/1", "b/2", "b/3"]
+    assert list(names_after(volume, "", "b/3")) == ["c"]
+    assert list(names_after(volume, "b/", "b/3")) == []
+
+
+def test_staged_content_is_not_listed(staging):
+    """What is staged has no name yet."""
+    staging.put("a", b"x")
+    staging.stage(b"nameless")
+    assert list(staging.names()) == ["a"]
 
 
 @pytest.mark.parametrize("count", [1, 3, 40])

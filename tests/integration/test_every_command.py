@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from backupd.buckets import StoreType
 from backupd.clock import SystemClock
 from backupd.commands import COMMANDS, Command
 from backupd.control import decode_reply
@@ -58,6 +59,8 @@ LINES = {
     "core getUnfinishedOperationLog": "",
     "core getAllServicesStatus": "",
     "core getNotification": "",
+    "core listBuckets": "all show_secrets true",
+    "core testS3Connection": "{bucket}",
     "config info": "ZxBackup_DestPath",
 }
 SUBJECTS = {
@@ -71,6 +74,15 @@ ATTRIBUTES = dict.fromkeys(SUBJECTS, "ZxBackup_SpaceThreshold") | {
     "cos": "backupEnabled",
     "account": "backupEnabled",
 }
+BUCKET = {
+    "bucket_name": "made-here",
+    "access_key": "AKIA",
+    "secret": "s3cret",
+    "label": "made here",
+    "region": "eu-west-1",
+    "url": "http://127.0.0.1:9",
+}
+"""What a bucket is made of; nobody answers at its address, which `testS3Connection` tells."""
 AVAILABLE = [row for row in COMMANDS if row.available]
 
 
@@ -85,6 +97,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Daemon, di
     Store.open(other, server_id="another-server", server_name="another", clock=clock).close()
     with Daemon(place / "b", tree.root, extra=extra) as daemon:
         scan = daemon.wait_until_scanned()
+        buckets = {f"bucket_{store}": made_bucket(daemon, store) for store in StoreType}
         host = MailHost(tree)
         address = host.addresses[0]
         yield (
@@ -95,10 +108,26 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Daemon, di
                 "item": host.messages(address)[0].name.partition(":2,")[0],
                 "operation": scan["uuid"],
                 "other_backup": str(other),
+                "bucket": made_bucket(daemon, StoreType.CUSTOM_S3, bucket_name="tried-out"),
+                **buckets,
                 "domain": address.partition("@")[2],
                 "cos": next((tree.root / "cos").glob("*.toml")).stem,
             },
         )
+
+
+def made_bucket(daemon: Daemon, store: StoreType, **changes: str) -> str:
+    """Make a bucket known and return its id."""
+    given = BUCKET | {"bucket_name": f"for-{store.lower()}"} | changes
+    return str(daemon.command(f"core/doCreateBucket/{store}", **given)["buckets"][0]["uuid"])
+
+
+def bucket_values(verb: str, store: str, command: Command) -> str:
+    """Return the values that a command for a type of store is tried with."""
+    if verb == "doCreateBucket":
+        given = BUCKET | {"bucket_name": f"made-for-{store.lower()}"}
+        return shlex.join(given[parameter.name] for parameter in command.positional)
+    return f"{{bucket_{store}}}" + (" notes changed" if verb == "doUpdateBucket" else "")
 
 
 def values_of(command: Command) -> str:
@@ -106,6 +135,8 @@ def values_of(command: Command) -> str:
     if command.title in LINES:
         return LINES[command.title]
     verb, _, level = command.name.rpartition(" ")
+    if command.module == "core":
+        return bucket_values(verb, level, command)
     if command.module == "scheduler":
         return "" if verb.endswith("get") else "enabled true"
     value = {"set": "{attribute} 1", "unset": "{attribute}"}.get(verb, "")
@@ -133,7 +164,8 @@ def test_every_command_answers_as_its_row_says(world, command):
         assert done.returncode == USAGE
         assert "valid: global, server" in json.loads(answer)["hint"]
         return
-    assert done.returncode in {0, 1, 2} if command.name == "doctor" else done.returncode == 0, done
+    checks = command.name in {"doctor", "testS3Connection"}
+    assert done.returncode in {0, 1, 2} if checks else done.returncode == 0, done
     assert shape_problems(json.loads(answer), command) == []
     decode_reply(answer.encode())
 

@@ -127,6 +127,8 @@ def test_values_are_read(name: str, text: object, value: object) -> None:
         ("backupSmartScanScheduler", '{"cron-patern":"0 4 * * *"}', "cron-patern"),
         ("backupArchivingStore", "[]", "a JSON object"),
         ("s3BucketConfigurations", "{}", "a JSON array"),
+        ("s3BucketConfigurations", '[{"storeType": "S3"}]', "needs bucket_name"),
+        ("backupArchivingStore", '{"storeType": "Local"}', "absolute path"),
         ("backupArchivingStore", "[" * 5000, "JSON"),
     ],
 )

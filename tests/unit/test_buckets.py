@@ -24,6 +24,7 @@ from backupd.buckets import (
     parse,
     secret_of,
     store_type_named,
+    with_secrets_of,
 )
 from backupd.errors import ConfigError, UsageError
 
@@ -167,6 +168,20 @@ def test_secrets_are_masked() -> None:
     assert masked("x") == "x"
     with pytest.raises(TypeError):
         msgspec.json.encode(bucket)
+
+
+def test_a_masked_value_is_taken_back() -> None:
+    """What was shown can be set again: secrets that are known stay, others must be given."""
+    before = [made(UUID, StoreType.S3, S3)]
+    shown = parse(masked(encode(before)))
+    assert with_secrets_of(shown, before) == tuple(before)
+    with pytest.raises(UsageError, match="stands for the secret of first"):
+        with_secrets_of(shown, [])
+    assert parse(encode(shown)) == shown
+    with pytest.raises(ConfigError, match="doUpdateBucket"):
+        secret_of(shown[0])
+    assert changed(shown[0], {"notes": "x"}).secret is None
+    assert secret_of(changed(shown[0], {"secret": SECRET})).revealed == SECRET
 
 
 def test_a_secret_comes_from_its_file(tmp_path) -> None:

@@ -204,6 +204,53 @@ def test_commands_that_are_coming_say_so(command: Any):
     assert refused.value.exit_status == 69
 
 
+BUCKET_FIELDS = {
+    "bucket_name": "mail",
+    "access_key": "AKIA",
+    "secret": "s3cret",
+    "label": "one",
+    "region": "EU_WEST_1",
+}
+S3_WORDS = "mail AKIA s3cret one EU_WEST_1"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        S3_WORDS,
+        "region EU_WEST_1 label one secret s3cret access_key AKIA bucket_name mail",
+        "--secret=s3cret mail AKIA one EU_WEST_1",
+        "mail AKIA secret s3cret label one region EU_WEST_1",
+    ],
+)
+def test_a_bucket_by_place_or_by_name(words: str):
+    """Mandatory values stand in their order, by name in any order, or both."""
+    request = parse(f"core doCreateBucket S3 {words}".split())
+    assert request.command is not None
+    assert request.command.title == "core doCreateBucket S3"
+    given = {name: value for name, value in request.parameters.items() if value is not None}
+    assert given == BUCKET_FIELDS
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "mail AKIA one EU_WEST_1 secret_file /run/secret",
+        "--secret_file /run/secret mail AKIA one EU_WEST_1",
+        "mail AKIA --secret-file=/run/secret label one region EU_WEST_1",
+    ],
+)
+def test_what_stands_in_the_place_of_a_mandatory_value(words: str):
+    """With `secret_file` anywhere on the line the secret is left out, and the other values move up."""
+    request = parse(f"core doCreateBucket S3 {words}".split())
+    given = {name: value for name, value in request.parameters.items() if value is not None}
+    assert given == {name: value for name, value in BUCKET_FIELDS.items() if name != "secret"} | {
+        "secret_file": "/run/secret"
+    }
+    with pytest.raises(UsageError, match="needs SECRET"):
+        parse(["core", "doCreateBucket", "S3", "bucket_name=mail", "access_key=AKIA"])
+
+
 LINE_PARTS = """backup config core status help getItem doItemSearch get set global server doSmartScan start
 date --deep deep dump blob true 12/11/2026 10:00:00 -- --json --socket --host=x a@b type message = --= -
 --date=last attribute value"""

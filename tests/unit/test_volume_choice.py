@@ -17,6 +17,7 @@ from backupd.volume_choice import (
     bucket_choice,
     bucket_of,
     described,
+    destination,
     encode,
     local_choice,
     parse,
@@ -130,6 +131,14 @@ def test_the_bucket_of_a_choice() -> None:
         bucket_of(choice, [known(StoreType.MINIO)])
     with pytest.raises(UsageError, match="doCreateBucket"):
         bucket_of(choice, [])
+
+
+def test_the_destination_in_a_bucket() -> None:
+    """The bucket's prefix, the volume's, then the server: two servers never meet."""
+    plain, below = bucket_choice("S3", BUCKET), bucket_choice("S3", BUCKET, volume_prefix="/new/")
+    bucket = known(StoreType.S3)
+    assert destination(plain, bucket, "srv1") == "srv1"
+    assert destination(below, msgspec.structs.replace(bucket, prefix="mail"), "srv1") == "mail/new/srv1"
 
 
 def test_a_mounted_path() -> None:

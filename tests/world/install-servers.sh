@@ -6,6 +6,10 @@ packages=()
 command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || packages+=(mosquitto)
 [ -x /usr/sbin/dovecot ] && [ -x /usr/lib/dovecot/imap ] && [ -x /usr/lib/dovecot/lmtp ] || packages+=(dovecot-imapd dovecot-lmtpd)
 command -v promtool >/dev/null || packages+=(prometheus)
+for server in account container object proxy; do
+    command -v "swift-$server-server" >/dev/null || packages+=("swift-$server")
+done
+command -v memcached >/dev/null || packages+=(memcached)
 [ ${#packages[@]} -eq 0 ] && exit 0
 if [ "$(id -u)" != 0 ]; then
     echo "not root: the tests that need ${packages[*]} will be skipped" >&2

@@ -47,6 +47,22 @@ def test_a_visit_from_help_to_exit(terminal: Terminal, tmp_path: Path):
     assert "+backup getItem alice@example.com 7\n" in history.read_text()
 
 
+def test_lines_with_secrets_are_not_kept(environ: dict[str, str], tmp_path: Path):
+    """What may hold a secret is nowhere in the history; the line before and the one after are."""
+    history = kept_history(environ)
+    for line in (
+        "status",
+        "core doCreateBucket S3 mail AKIA s3cret one eu-west-1",
+        "core DO-UPDATE-BUCKET s3 58fa4ca2 secret=s3cret",
+        "config set global s3BucketConfigurations '[]'",
+        "backup retrieveMetadataFromArchive S3 /mnt secret s3cret",
+        "backup doctor",
+    ):
+        history.append_string(line)
+    kept = (tmp_path / "backupd" / "history").read_text()
+    assert [line for line in kept.splitlines() if line.startswith("+")] == ["+status", "+backup doctor"]
+
+
 def test_ctrl_c_leaves_an_operation_and_ctrl_d_the_shell(terminal: Terminal):
     """Ctrl-C ends the following, says that the operation goes on, and there is a prompt again."""
     terminal.type(f"backup monitor {ENDLESS} --progress\r")

@@ -15,6 +15,7 @@ from backupd.cli.text import local
 from backupd.commands import COMMANDS
 from backupd.control import (
     AccountsReply,
+    BucketsReply,
     ConfigReply,
     DoctorReply,
     ItemReply,
@@ -32,6 +33,8 @@ from backupd.views import (
     AccountView,
     ArchiveView,
     AttributeView,
+    BucketUseView,
+    BucketView,
     CheckView,
     LogLineView,
     NotificationView,
@@ -49,6 +52,29 @@ def shown(reply, command=COMMANDS[0]) -> str:
     out = io.StringIO()
     show(reply, command, PlainPage(out))
     return out.getvalue()
+
+
+def test_buckets_are_printed_as_in_the_specification():
+    """Fields, servers and volumes stand at the columns of the specification's sample."""
+    view = BucketView(
+        bucket_name="backup",
+        protocol="HTTPS",
+        store_type="S3",
+        access_key="xxxxxxx",
+        region="EU_WEST_1",
+        destination_path="server2",
+        uuid="5d32b50d-79fc-4591-86da-35bedca95de7",
+        powerstore_usage=(BucketUseView(server="srv1", volume="centralized-s3"),),
+    )
+    used = msgspec.structs.replace(view, powerstore_usage=(), backup_usage=(BucketUseView(server="srv2"),))
+    printed = shown(BucketsReply(buckets=(view, used), note="try it")).splitlines()
+    assert printed[0] == f"{'bucketName':<60}backup"
+    assert f"{'destinationPath':<60}server2" in printed
+    usage = printed.index("usage in powerstore volumes")
+    assert printed[usage + 1] == f"{' ' * 16}{'server: srv1':<50}volume: centralized-s3"
+    assert printed[usage + 2] == f"{'usage in external backup':<60}unused"
+    assert printed[-3:] == [f"{' ' * 16}server: srv2", "", "try it"]
+    assert "secret" not in "".join(printed)
 
 
 def test_an_attribute_is_printed_as_in_the_specification():

@@ -10,10 +10,11 @@ from typing import Any
 import msgspec
 
 from backupd.attributes import Settings
+from backupd.buckets import Bucket
 from backupd.config import Config, load
 from backupd.control import CommandRequest, Reply
 from backupd.operations import Run
-from backupd.views import BrokerView, RecorderView, SpaceView
+from backupd.views import BrokerView, CheckView, Outcome, RecorderView, SpaceView
 from daemon.answers import OPERATION_TYPES, Answers, names_of
 from daemon.condition import Facts
 from daemon.configuring import Configuring
@@ -84,6 +85,8 @@ class AnsweringWorld(BackupWorld):
             server_id=SERVER,
             server_name="mail",
             names=names,
+            queue=self.queue,
+            probe=self.probe_bucket,
         )
         self.answers = Answers(
             store=self.store,
@@ -111,6 +114,10 @@ class AnsweringWorld(BackupWorld):
             event_bytes_max=1 << 20,
             enabled=True,
         )
+
+    def probe_bucket(self, bucket: Bucket) -> Sequence[CheckView]:
+        """Answer for a store; a test may put another answer in its place."""
+        return (CheckView(name="reach", outcome=Outcome.OK, found=bucket.endpoint),)
 
     async def ask(self, module: str, command: str, **parameters: Any) -> Reply:
         request = CommandRequest(module=module, command=command, parameters=parameters)

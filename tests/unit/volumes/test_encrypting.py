@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+from datetime import UTC, datetime
 
 import msgspec
 import pytest
@@ -16,6 +17,8 @@ from backupd.volumes.base import NameRefused
 from backupd.volumes.encrypting import SEALED_AT_ONCE_BYTES_MAX, EncryptingVolume
 from backupd.volumes.keyring import KeyMissing, Keyring, MasterKey, parse_keys
 from backupd.volumes.memory import MemoryVolume
+from backupd.volumes.ownership import NAME as OWNER_NAME
+from backupd.volumes.ownership import claim, require
 from backupd.volumes.sealed_names import NameTooLong, in_order
 from backupd.volumes.sealing import (
     CHUNK_BYTES,
@@ -338,6 +341,18 @@ def test_what_is_not_ours_is_left_out_of_listings():
     one.put(NAME, b"x")
     inner.put("items/README", b"hello")
     assert list(one.names()) == [NAME]
+
+
+def test_a_place_that_was_claimed_before():
+    """The object that says whose a place is lies there as it is, and is neither a content nor a name."""
+    inner = MemoryVolume()
+    claim(inner, "server", datetime(2026, 11, 24, tzinfo=UTC))
+    one = volume(inner)
+    one.put(NAME, b"x")
+    assert list(one.names()) == [NAME]
+    assert require(inner, "server").server_id == "server"
+    with pytest.raises(NameRefused):
+        one.put(OWNER_NAME, b"x")
 
 
 def test_names_that_can_not_be():

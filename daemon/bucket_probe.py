@@ -1,0 +1,87 @@
+"""Trying out a bucket: what the store answers, as checks that an admin reads from the top."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from backupd.buckets import Bucket, SignatureVersion, secret_of
+from backupd.jobs.doctor.verdict import critical, ok, unknown, warning
+from backupd.views import CheckView
+from backupd.volumes.s3 import S3Volume
+from backupd.volumes.s3_probe import Finding, StoreReport
+from backupd.volumes.s3_settings import S3Settings
+
+CONNECT_SECONDS_MAX = 5.0
+READ_SECONDS_MAX = 10.0
+REQUEST_SECONDS_MAX = 15.0
+"""A store that hangs is told within a minute; an admin waits for this."""
+
+_QUESTIONS = {
+    "reach": "the store is reached",
+    "list": "the bucket can be listed",
+    "put": "an object can be put",
+    "get": "an object can be read back",
+    "delete": "an object can be deleted",
+    "conditional_put": "the store refuses to overwrite (conditional puts)",
+    "versioning": "the bucket keeps old versions",
+    "object_lock": "the bucket can lock objects",
+}
+_NEEDED = ("reach", "list", "put", "get")
+_BETTER = ("delete", "conditional_put")
+
+
+def settings_of(bucket: Bucket) -> S3Settings:
+    """Return how a bucket is reached; blocks, for a secret may lie in a file.
+
+    Raises `ConfigError` for a secret that can't be had, `UsageError` for what the store can't take.
+    """
+    signed: Literal["V2", "V4"] = "V2" if bucket.signature_version is SignatureVersion.V2 else "V4"
+    return S3Settings(
+        bucket=bucket.bucket_name,
+        access_key=bucket.access_key,
+        secret=secret_of(bucket),
+        endpoint=bucket.endpoint,
+        region=bucket.signing_region,
+        prefix=bucket.prefix,
+        path_style=bucket.path_style,
+        ca_file=Path(bucket.ca_file) if bucket.ca_file else None,
+        signature_version=signed,
+    )
+
+
+def probe_bucket(bucket: Bucket) -> tuple[CheckView, ...]:
+    """Try a bucket out and return what was found; blocks, within bounds. Raises as `settings_of`."""
+    settings = msgspec.structs.replace(
+        settings_of(bucket),
+        connect_seconds=CONNECT_SECONDS_MAX,
+        read_seconds=READ_SECONDS_MAX,
+        request_seconds=REQUEST_SECONDS_MAX,
+    )
+    volume = S3Volume(settings)
+    try:
+        return checks_of(volume.check())
+    finally:
+        volume.close()
+
+
+def checks_of(report: StoreReport) -> tuple[CheckView, ...]:
+    """Return a report as checks: what a backup needs is critical, what it is better with a warning."""
+    return tuple(_check(finding, report.place) for finding in report.findings)
+
+
+def _check(finding: Finding, place: str) -> CheckView:
+    name = finding.what.replace("_", " ")
+    asked = _QUESTIONS.get(finding.what, name)
+    told = f"{asked}: {finding.told}" if finding.told else asked
+    if finding.able:
+        return ok(name, f"{asked} ({place})" if finding.what == "reach" else asked)
+    if finding.what in _NEEDED:
+        return critical(name, f"not so: {told}", finding.hint or "see the store's own log")
+    if finding.able is None:
+        return unknown(name, f"not known whether {told}", finding.hint)
+    if finding.what in _BETTER:
+        return warning(name, f"not so: {told}", finding.hint)
+    return ok(name, f"not so: {told}", finding.hint)
