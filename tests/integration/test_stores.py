@@ -311,3 +311,11 @@ def test_the_machine_s_own_settings_stay_out(moto, opened, monkeypatch, tmp_path
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "another")
     assert opened(moto, prefix="environment").put("a", b"x")
+
+
+@SWIFT
+def test_the_older_signature(swift, opened):
+    """A store that wants signatures of version 2 gets them, and content comes back."""
+    volume = opened(swift, prefix="signed", signature_version="V2")
+    assert volume.put("items/a+b,=", b"content")
+    assert volume.get("items/a+b,=").read() == b"content"
