@@ -196,6 +196,22 @@ def test_answers_that_are_none(answering, body):
         assert not told.value.permanent
 
 
+def test_a_writer_that_may_not_delete(moto, opened):
+    """Credentials without the permission to delete are usable; the probe says what that means for purge."""
+    refusal = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+    proxy = FaultProxy(moto.port, answer=(403, refusal), answer_to=b"DELETE ")
+    with proxy.running():
+        volume = opened(moto, endpoint=proxy.url, prefix="writer")
+        report = volume.check()
+        assert report.usable
+        assert report.able("delete") is False
+        assert "purge" in report.problems[0].hint
+        volume.put("a", b"x")
+        with pytest.raises(AccessRefused):
+            volume.delete("a")
+        assert volume.exists("a")
+
+
 def test_object_lock(moto, opened):
     """What is put with a retention can't be deleted before it ends, and the volume says until when."""
     moto.make_bucket("locked", ObjectLockEnabledForBucket=True)
