@@ -196,6 +196,22 @@ def test_answers_that_are_none(answering, body):
         assert not told.value.permanent
 
 
+def test_a_writer_that_may_not_delete(moto, opened):
+    """Credentials without the permission to delete are usable; the probe says what that means for purge."""
+    refusal = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+    proxy = FaultProxy(moto.port, answer=(403, refusal), answer_to=b"DELETE ")
+    with proxy.running():
+        volume = opened(moto, endpoint=proxy.url, prefix="writer")
+        report = volume.check()
+        assert report.usable
+        assert report.able("delete") is False
+        assert "purge" in report.problems[0].hint
+        volume.put("a", b"x")
+        with pytest.raises(AccessRefused):
+            volume.delete("a")
+        assert volume.exists("a")
+
+
 def test_object_lock(moto, opened):
     """What is put with a retention can't be deleted before it ends, and the volume says until when."""
     moto.make_bucket("locked", ObjectLockEnabledForBucket=True)
@@ -311,3 +327,11 @@ def test_the_machine_s_own_settings_stay_out(moto, opened, monkeypatch, tmp_path
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "another")
     assert opened(moto, prefix="environment").put("a", b"x")
+
+
+@SWIFT
+def test_the_older_signature(swift, opened):
+    """A store that wants signatures of version 2 gets them, and content comes back."""
+    volume = opened(swift, prefix="signed", signature_version="V2")
+    assert volume.put("items/a+b,=", b"content")
+    assert volume.get("items/a+b,=").read() == b"content"

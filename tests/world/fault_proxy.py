@@ -46,7 +46,10 @@ class Message:
 
 @dataclass
 class FaultProxy:
-    """What is to happen, and what has. `answer` is a status and a body given in the server's place."""
+    """What is to happen, and what has. `answer` is a status and a body given in the server's place.
+
+    It is given to every request, or to those whose first line begins with `answer_to`.
+    """
 
     upstream: int
     rate: float = 0.0
@@ -54,6 +57,7 @@ class FaultProxy:
     stripped: tuple[bytes, ...] = ()
     seed: int = 1
     answer: tuple[int, bytes] | None = None
+    answer_to: bytes = b""
     answer_headers: dict[bytes, bytes] = field(default_factory=dict)
     port: int = 0
     struck: Counter[str] = field(default_factory=Counter)
@@ -110,7 +114,8 @@ class FaultProxy:
             self.struck[fault] += 1
         for name in self.stripped:
             request.headers.pop(name, None)
-        if self.answer is not None or fault.startswith("error "):
+        answered = self.answer is not None and request.first.startswith(self.answer_to)
+        if answered or fault.startswith("error "):
             client.write(self._error(fault).encoded())
             await client.drain()
             return True
