@@ -228,7 +228,7 @@ class Catalog:
                 ).rowcount:
                     continue
                 queued += connection.execute(
-                    "INSERT OR IGNORE INTO queue VALUES (?, ?, ?, ?, '')",
+                    "INSERT OR IGNORE INTO queue VALUES (NULL, ?, ?, ?, ?, '')",
                     (key, since, blob.size, blob.stored),
                 ).rowcount
         return queued
@@ -236,7 +236,7 @@ class Catalog:
     def queued(self, limit: int) -> list[Queued]:
         """Return what waits, the oldest first."""
         rows = self.rows(
-            "SELECT digest, size, stored, queued FROM queue WHERE trouble = '' ORDER BY queued LIMIT ?",
+            "SELECT digest, size, stored, queued FROM queue WHERE trouble = '' ORDER BY queued, id LIMIT ?",
             (limit,),
         )
         return [
