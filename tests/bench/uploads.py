@@ -1,0 +1,76 @@
+"""Uploads: what it takes to bring contents outside, in packs and one by one; and what they take there.
+
+The volume is a directory on this machine, so the rates are what this program can do; how many requests a
+store is asked, and how many bytes it is given, hold for any store.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from backupd.volumes.base import Volume
+from backupd.volumes.local import LocalVolume
+from tests.bench.figures import Measurement, Target
+from tests.world.corpus import corpus_files
+from tests.world.outside import OutsideWorld
+
+REQUESTS_MAX = 20.0
+"""For 1,000 messages in packs."""
+
+
+def measure_uploads(place: Path, *, quick: bool) -> Measurement:
+    """Upload the same messages in packs and as single objects."""
+    messages = 1_000 if quick else 8_000
+    contents = [file.read_bytes() for file in corpus_files("mail")[:messages]]
+    contents += [_made(number) for number in range(messages - len(contents))]
+    packs = upload(place / "packs", contents, is_remote=True)
+    singles = upload(place / "singles", contents, is_remote=False)
+    return Measurement(
+        name="uploads",
+        figures={
+            "messages": messages,
+            "content_bytes": sum(map(len, contents)),
+            **{f"packs_{name}": value for name, value in packs.items()},
+            **{f"singles_{name}": value for name, value in singles.items()},
+        },
+        targets=[
+            Target.at_most_of("requests per 1,000 messages", packs["requests_per_1000"], REQUESTS_MAX),
+            Target.at_most_of(
+                "of the bytes of single objects", packs["stored_bytes"] / singles["stored_bytes"], 1.0
+            ),
+        ],
+        limited_by="one thread: each content is read, verified and compressed again for its pack",
+    )
+
+
+def upload(
+    place: Path, contents: list[bytes], *, is_remote: bool, volume: Volume | None = None
+) -> dict[str, float]:
+    """Commit contents, send them all, and return the figures: rates, requests, bytes outside."""
+    world = OutsideWorld(place / "path", volume or LocalVolume(place / "outside"), is_remote=is_remote)
+    (place / "outside").mkdir(parents=True, exist_ok=True)
+    world.keep(*contents)
+    world.upload.tend(1 << 40)
+    sent_bytes = world.catalog.backlog().bytes
+    began = time.perf_counter()
+    sent = world.send()
+    seconds = time.perf_counter() - began
+    assert sent == len(set(contents)), "not everything was confirmed"
+    requests = sum(world.counted.calls.values())
+    stored = sum(world.volume.size(name) for name in world.volume.names("items/"))
+    objects = sum(1 for _ in world.volume.names("items/"))
+    world.close()
+    return {
+        "objects_per_second": round(sent / seconds),
+        "bytes_per_second": round(sent_bytes / seconds),
+        "requests_per_1000": round(1000 * requests / sent, 1),
+        "objects": objects,
+        "stored_bytes": stored,
+    }
+
+
+def _made(number: int) -> bytes:
+    return b"From: someone@example.com\r\nSubject: number %d\r\n\r\n" % number + b"Some words. " * (
+        number % 400
+    )
