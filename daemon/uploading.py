@@ -22,6 +22,7 @@ from backupd.operations import Run
 from backupd.store.outside.catalog import Backlog
 from backupd.store.outside.reading import BlobsOutside
 from backupd.store.outside.rebuilding import rebuild
+from backupd.store.outside.reclaiming import Reclaimed
 from backupd.views import VolumeView
 from backupd.volumes.counting import CountingVolume
 from daemon.own_thread import in_own_thread
@@ -97,6 +98,13 @@ class Uploading:
             next_try=self._next_try,
             rebuilding=self._rebuilding,
         )
+
+    def reclaim(self, run: Run) -> Reclaimed | None:
+        """Give back the room that dead contents take outside; blocks. None without an external volume.
+
+        Raises `OperationStopped`, `VolumeError`, `OSError`.
+        """
+        return None if self._parts is None else self._parts.upload.reclaim(run)
 
     async def run(self) -> None:
         """Upload until cancelled."""

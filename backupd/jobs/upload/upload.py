@@ -13,9 +13,11 @@ import msgspec
 import structlog
 
 from backupd.jobs.upload import plan
+from backupd.operations import Run
 from backupd.store.outside.cache import Cache
 from backupd.store.outside.catalog import Backlog
 from backupd.store.outside.reading import BlobsOutside
+from backupd.store.outside.reclaiming import Reclaimed, reclaim
 from backupd.store.outside.sending import Sender
 
 log = structlog.get_logger(__name__)
@@ -63,6 +65,10 @@ class Upload:
         if freed:
             log.info("cache_made_room", bytes=freed)
         return catalog.backlog()
+
+    def reclaim(self, run: Run) -> Reclaimed:
+        """Give back the room that dead contents take outside; see `reclaiming`. Uploads go on in between."""
+        return reclaim(self._outside, self._sender, run)
 
     def round(self, stop: Callable[[], bool] = lambda: False) -> Round:
         """Send what is due. Raises what the volume does; what was confirmed before stays so."""

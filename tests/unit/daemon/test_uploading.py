@@ -30,16 +30,17 @@ class UploadingWorld(OutsideWorld):
             clock=self.clock,
             cache_bytes_max=lambda: self.cache_bytes_max,
         )
-        self.task: asyncio.Task[None] | None = None
+        self.group = asyncio.TaskGroup()
 
     async def __aenter__(self):
-        self.task = asyncio.create_task(self.uploading.run())
+        await self.group.__aenter__()
+        self.task = self.group.create_task(self.uploading.run())
         await self.clock.wait_until_asleep(2)
         return self
 
     async def __aexit__(self, *_):
         self.task.cancel()
-        await asyncio.gather(self.task, return_exceptions=True)
+        await self.group.__aexit__(None, None, None)
         await self.uploading.close()
 
     async def wait(self, seconds: float, step: float = 1.0) -> None:
@@ -206,8 +207,8 @@ async def test_a_store_that_hangs_does_not_keep_the_process(root):
 
     world = UploadingWorld(root)
     world.sender._volume = Hanging(world.memory)
-    async with asyncio.timeout(10):
-        task = asyncio.create_task(world.uploading.run())
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(world.uploading.run())
         world.keep(b"hello")
         await world.clock.wait_until_asleep(2)
         world.clock.tick(10)
@@ -216,8 +217,7 @@ async def test_a_store_that_hangs_does_not_keep_the_process(root):
             await world.clock.advance(1)
             await asyncio.sleep(0.005)
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        await world.uploading.close()
+    await world.uploading.close()
     assert all(one.daemon for one in threading.enumerate() if one.name == "sending")
     release.set()
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from backupd.errors import BlobMissing, CorruptBlob, VolumeError
+from backupd.errors import BlobMissing, CorruptBlob, OperationStopped, VolumeError
 from backupd.items import digest_of
 from backupd.operations import Run
 from backupd.store.blobs import Blobs
@@ -261,6 +261,24 @@ def test_reclaim_deletes_the_dead_and_rewrites_what_is_mostly_dead(world):
     assert world.sender.objects.forget([*first[30:40], *second]) == 50
     reclaiming.reclaim(world.outside, world.sender, a_run())
     assert not list(world.memory.names())
+
+
+def test_reclaim_can_be_stopped_while_an_upload_hangs(world):
+    """Who waits for its turn at a volume that hangs ends when it is asked to."""
+    run = a_run()
+    with world.outside.hand:
+        run.request_stop()
+        with pytest.raises(OperationStopped):
+            reclaiming.reclaim(world.outside, world.sender, run)
+
+
+def test_forgotten_before_it_was_written_down(world):
+    """What is forgotten right after it was committed does not wait, and is not there."""
+    (digest,) = world.keep(b"short life")
+    world.cache._volume.delete(blob_name(digest))
+    assert world.outside.forget([digest]) == 0
+    assert world.upload.tend(1 << 40).objects == 0
+    assert not world.blobs.contains(digest)
 
 
 def test_small_packs_are_put_together():
