@@ -32,6 +32,8 @@ IDLE_SECONDS = 60.0
 BACK_OFF_SECONDS_MAX = 300.0
 PERMANENT_RETRY_SECONDS = 300.0
 """What trying again can't help is tried again too: an admin may have mended it."""
+SILENT_SECONDS_MAX = 600.0
+"""A call that takes longer hangs, or carries a very large content."""
 RATE_SECONDS = 300.0
 RATE_SAMPLES_MAX = 4_096
 
@@ -67,15 +69,20 @@ class Uploading:
         self._next_try: datetime | None = None
         self._queue_error = ""
         self._rebuilding = ""
+        self._calls, self._last_call = 0, clock.monotonic()
+        self._is_sending = False
 
     def view(self) -> VolumeView | None:
         """Return how uploading stands; None without an external volume."""
         if self._parts is None:
             return None
         backlog, (objects_rate, bytes_rate) = self._backlog, self._rates()
+        silent = self._silent_seconds(self._parts)
+        silence = f"no answer for {silent:,.0f} s" if silent > SILENT_SECONDS_MAX else ""
+        since = self._clock.now() - timedelta(seconds=silent) if silence else self._failing_since
         return VolumeView(
             title=self._parts.outside.external.title,
-            reachable=self._failures == 0,
+            reachable=self._failures == 0 and not silence,
             waiting_objects=backlog.objects - backlog.troubled,
             waiting_bytes=backlog.bytes,
             oldest=backlog.oldest,
@@ -91,10 +98,10 @@ class Uploading:
             remaining_seconds=backlog.bytes / bytes_rate if bytes_rate and backlog.bytes else None,
             requests=self._parts.counted.calls,
             failures=self._failures_total,
-            error=self._error or self._queue_error,
+            error=silence or self._error or self._queue_error,
             hint=self._hint,
             permanent=self._permanent,
-            failing_since=self._failing_since,
+            failing_since=since,
             next_try=self._next_try,
             rebuilding=self._rebuilding,
         )
@@ -155,10 +162,13 @@ class Uploading:
                 if not is_whole:
                     await self._rebuild(parts)
                     is_whole = True
+                self._is_sending = True
                 round_ = await in_own_thread(lambda: parts.upload.round(self._stop), name="sending")
             except (OSError, BackupdError) as error:
+                self._is_sending = False
                 await self._back_off(error)
                 continue
+            self._is_sending = False
             self._note_success(round_.objects, round_.bytes)
             if round_.wait_seconds == 0:
                 await self._clock.sleep(0)
@@ -208,6 +218,13 @@ class Uploading:
             self._sent.append((self._clock.monotonic(), objects, sent_bytes))
             self._sent_objects += objects
             self._sent_bytes += sent_bytes
+
+    def _silent_seconds(self, parts: UploadingParts) -> float:
+        """Return for how long the call to the volume that is under way has not come back; 0 without one."""
+        calls, now = sum(parts.counted.calls.values()), self._clock.monotonic()
+        if calls != self._calls or not self._is_sending:
+            self._calls, self._last_call = calls, now
+        return now - self._last_call
 
     def _rates(self) -> tuple[float, float]:
         """Return objects and bytes per second of the last `RATE_SECONDS`."""

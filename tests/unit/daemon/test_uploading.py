@@ -196,7 +196,7 @@ async def test_a_catalog_that_was_lost_is_built_anew(root):
 
 
 async def test_a_store_that_hangs_does_not_keep_the_process(root):
-    """Uploading ends though a call never returns, and the thread is one that nobody waits for."""
+    """A call that never returns is told, and uploading ends all the same: nobody waits for its thread."""
     hanging, release = threading.Event(), threading.Event()
 
     class Hanging(FaultyVolume):
@@ -216,6 +216,10 @@ async def test_a_store_that_hangs_does_not_keep_the_process(root):
         while not hanging.is_set():
             await world.clock.advance(1)
             await asyncio.sleep(0.005)
+        assert world.problems() == {}
+        await world.clock.advance(700)
+        assert "no answer for 7" in world.problems()[UNREACHABLE]
+        assert not world.view.reachable
         task.cancel()
     await world.uploading.close()
     assert all(one.daemon for one in threading.enumerate() if one.name == "sending")
