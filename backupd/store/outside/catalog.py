@@ -209,8 +209,13 @@ class Catalog:
 
     def rows(self, query: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a query as of the last transaction."""
-        with self._reading, self._told():
-            return self._reader.execute(query, parameters).fetchall()
+        with self._reading:
+            try:
+                return self._reader.execute(query, parameters).fetchall()
+            except sqlite3.DatabaseError as error:
+                # Not around the query: a lookup is made for each content that is recorded.
+                with self._told():
+                    raise error  # noqa: TRY201 - to be told by what stands around it
 
     # -------------------------------------------------------------------- queue
 

@@ -121,6 +121,20 @@ def test_nothing_unconfirmed_leaves_the_cache(world):
     assert [world.blobs.read(one) for one in digests] == mails(10)
 
 
+def test_eviction_looks_again_before_it_removes(world, monkeypatch):
+    """A blob that was confirmed, then forgotten and stored anew, is not removed for what was known before."""
+    (digest,) = world.keep(b"twice")
+    world.send()
+    known = world.catalog.least_used(10)
+    assert [one for one, _ in known] == [digest]
+    world.cache._volume.delete(blob_name(digest))
+    world.outside.forget([digest])
+    world.keep(b"twice")
+    monkeypatch.setattr(world.catalog, "least_used", lambda _limit: known)
+    assert world.cache._evict(world.catalog, 1 << 20) == 0
+    assert world.is_cached(digest)
+
+
 def test_read_back_decides(world):
     """A store that damages what it gets has nothing confirmed, and what is wrong there is removed."""
     digests = world.keep(*mails(3), os.urandom(2 << 20))
@@ -344,6 +358,17 @@ def test_rebuild_from_the_volume_alone(world, tmp_path):
     assert lost.lost == 1
     assert not fresh.blobs.contains(digests[-1])
     fresh.close()
+
+
+def test_what_is_lost_outside_and_still_cached_goes_out_again(world):
+    """An object that vanished is found missing; its contents that are cached are sent anew."""
+    digests = world.keep(*mails(3))
+    world.send()
+    world.memory.delete(packs_on(world)[0])
+    assert rebuild(world.outside, a_run(), now=lambda: world.now).lost == 3
+    assert all(world.blobs.contains(one) for one in digests)
+    assert world.send() == 3
+    assert len(packs_on(world)) == 1
 
 
 def test_a_doubled_content_lives_once(world, tmp_path):
