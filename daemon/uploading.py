@@ -52,11 +52,18 @@ class Uploading:
     """The loops of uploading; without parts there is no external volume and nothing to do."""
 
     def __init__(
-        self, parts: UploadingParts | None, *, clock: Clock, cache_bytes_max: Callable[[], int]
+        self,
+        parts: UploadingParts | None,
+        *,
+        clock: Clock,
+        cache_bytes_max: Callable[[], int],
+        lacking: Callable[[], int] = lambda: 0,
     ) -> None:
+        """Make them; `lacking` says how many bytes of room the Backup Path lacks."""
         self._parts = parts
         self._clock = clock
         self._cache_bytes_max = cache_bytes_max
+        self._lacking = lacking
         self._backlog = Backlog()
         self._wake = asyncio.Event()
         self._is_ending = False
@@ -139,9 +146,8 @@ class Uploading:
     async def _tend(self, parts: UploadingParts) -> None:
         while True:
             try:
-                bytes_max = self._cache_bytes_max()
                 self._backlog = await in_own_thread(
-                    lambda: parts.upload.tend(bytes_max, self._stop),  # noqa: B023 - awaited right here
+                    lambda: parts.upload.tend(self._cache_bytes_max(), self._stop, lacking=self._lacking()),
                     name="upload queue",
                 )
                 self._queue_error = ""

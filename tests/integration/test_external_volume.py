@@ -18,7 +18,7 @@ from tests.world.patience import eventually
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[tuple[Daemon, MailHost, Path]]:
     """Return a daemon on a mail host, and the directory that is its external volume."""
-    tree = mailtree.build(tmp_path / "vmail", accounts=2, messages=30, contacts=2, documents=2, size=300)
+    tree = mailtree.build(tmp_path / "vmail", accounts=2, messages=12, contacts=2, documents=2, size=300)
     volume = tmp_path / "volume"
     volume.mkdir(mode=0o700)
     with Daemon(
@@ -50,7 +50,7 @@ def test_contents_go_out_and_come_back(world):
     assert list(volume.rglob("*.pack"))
     daemon.console("config", "set", "global", "backupBlobCacheSize", "0")
     eventually("the cache is empty", lambda: not cached(daemon))
-    passed = daemon.run("backup/doRestoreDrill", items=100, account_restores=2)
+    passed = daemon.run("backup/doRestoreDrill", items=40, account_restores=1)
     assert passed["status"] == "successful", passed
     assert "0 differ" in passed["verdict"]
     puts = daemon.status()["volume"]["requests"]["put"]
@@ -61,7 +61,7 @@ def test_contents_go_out_and_come_back(world):
     assert "the test's bucket, everything is outside" in daemon.console("status").stdout.decode()
     daemon.kill()
     daemon.start()
-    passed = daemon.run("backup/doRestoreDrill", items=20, account_restores=1)
+    passed = daemon.run("backup/doRestoreDrill", items=10, account_restores=0)
     assert passed["status"] == "successful", passed
 
 

@@ -47,8 +47,13 @@ class Upload:
         self._sender = sender
         self._now = now
 
-    def tend(self, cache_bytes_max: int, stop: Callable[[], bool] = lambda: False) -> Backlog:
-        """Write down what is new, find what was missed, make room; return what waits then."""
+    def tend(
+        self, cache_bytes_max: int, stop: Callable[[], bool] = lambda: False, *, lacking: int = 0
+    ) -> Backlog:
+        """Write down what is new, find what was missed, make room; return what waits then.
+
+        `lacking` bytes of room are wanted, whatever the bound of the cache allows.
+        """
         outside, catalog = self._outside, self._outside.catalog
         outside.keep_notes()
         if outside.sweep_due:
@@ -61,7 +66,7 @@ class Upload:
                 raise
             if found:
                 log.info("blobs_found_waiting", blobs=found)
-        freed = self._cache.make_room(catalog, cache_bytes_max)
+        freed = self._cache.make_room(catalog, cache_bytes_max, lacking)
         if freed:
             log.info("cache_made_room", bytes=freed)
         return catalog.backlog()

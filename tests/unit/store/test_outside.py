@@ -121,6 +121,33 @@ def test_nothing_unconfirmed_leaves_the_cache(world):
     assert [world.blobs.read(one) for one in digests] == mails(10)
 
 
+def test_the_cache_stands_back_where_room_is_lacking(world):
+    """Where the disk lacks room, confirmed blobs go, though the bound would let them stay."""
+    digests = world.keep(*mails(10))
+    world.send()
+    before = world.catalog.backlog().cached_bytes
+    world.upload.tend(1 << 40, lacking=before // 2)
+    left = sum(world.is_cached(one) for one in digests)
+    assert 0 < left <= 5
+    world.upload.tend(1 << 40, lacking=-5)
+    assert sum(world.is_cached(one) for one in digests) == left
+
+
+def test_a_block_that_can_not_be_read_stays_where_it_is(world):
+    """Rewriting lists a damaged block and leaves its pack, rather than to lose what may be read one day."""
+    digests = world.keep(*mails(4))
+    world.send(cache_bytes_max=0)
+    (name,) = packs_on(world)
+    whole = world.memory._contents[name]
+    world.memory._contents[name] = whole[:20] + b"\x00\x01" + whole[22:]
+    world.outside.forget(digests[:3])
+    run = a_run()
+    assert reclaiming.reclaim(world.outside, world.sender, run).problems == 1
+    assert run.errors[0].item == name
+    assert packs_on(world) == [name]
+    assert list(world.catalog.digests()) == [digests[3]]
+
+
 def test_eviction_looks_again_before_it_removes(world, monkeypatch):
     """A blob that was confirmed, then forgotten and stored anew, is not removed for what was known before."""
     (digest,) = world.keep(b"twice")
