@@ -128,15 +128,19 @@ class Catalog:
     def use(self, identity: str) -> None:
         """Make a volume the one in use; empty: none. What waits is found anew by the next sweep."""
         number = self.number_of(identity) if identity else None
+        if number == self._current:
+            return  # nothing to write: a start on a full disk must be possible
         with self.transaction() as connection:
             connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (_CURRENT, identity))
-            if number != self._current:
-                connection.execute("DELETE FROM queue")
-                connection.execute("UPDATE places SET cached = 0 WHERE cached > 0")
+            connection.execute("DELETE FROM queue")
+            connection.execute("UPDATE places SET cached = 0 WHERE cached > 0")
         self._current = number
 
     def number_of(self, identity: str) -> int:
         """Return the number of a volume, a new one for one that is not known yet."""
+        known = self.rows("SELECT id FROM volumes WHERE identity = ?", (identity,))
+        if known:
+            return int(known[0][0])
         with self.transaction() as connection:
             connection.execute("INSERT OR IGNORE INTO volumes (identity) VALUES (?)", (identity,))
             found = connection.execute("SELECT id FROM volumes WHERE identity = ?", (identity,)).fetchone()
