@@ -118,8 +118,9 @@ TABLE = (
     _gauge("disk_free_bytes", "Bytes that can still be written to the Backup Path."),
     _gauge("disk_total_bytes", "Size of the Backup Path's file system."),
     _gauge("disk_threshold_bytes", "Below so many free bytes nothing new is acknowledged; 0: no threshold."),
-    # The external volume; none of these without one
-    _gauge("volume_reachable", "1 if the last attempt to send to the external volume succeeded."),
+    # The external volume; all of these are well where there is none
+    _gauge("volume_external", "1 if an external volume is set."),
+    _gauge("volume_reachable", "0 if the last attempt to send to the external volume failed."),
     _gauge("upload_waiting_objects", "Blobs that are not confirmed on the external volume yet."),
     _gauge("upload_waiting_bytes", "Bytes of their files."),
     _gauge("upload_oldest_age_seconds", "How long the oldest of them has been waiting."),

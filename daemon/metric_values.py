@@ -11,6 +11,7 @@ import msgspec
 
 from backupd.operations import Operation, OperationStatus
 from backupd.views import Severity, VolumeView
+from backupd.volumes.counting import CALLS
 from daemon.freshness import Freshness
 from daemon.scheduler import Job
 from daemon.standing import Survey
@@ -178,8 +179,8 @@ def _holdings(survey: Survey) -> Iterator[Value]:
 
 
 def _volume(volume: VolumeView | None, now: datetime) -> Iterator[Value]:
-    if volume is None:
-        return
+    yield "volume_external", (), volume is not None
+    volume = volume or VolumeView(title="")
     yield "volume_reachable", (), volume.reachable
     yield "upload_waiting_objects", (), volume.waiting_objects
     yield "upload_waiting_bytes", (), volume.waiting_bytes
@@ -188,7 +189,7 @@ def _volume(volume: VolumeView | None, now: datetime) -> Iterator[Value]:
     yield "upload_sent_objects_total", (), volume.sent_objects
     yield "upload_sent_bytes_total", (), volume.sent_bytes
     yield "upload_failures_total", (), volume.failures
-    for call, count in sorted(volume.requests.items()):
+    for call, count in sorted((dict.fromkeys(CALLS, 0) | volume.requests).items()):
         yield "volume_requests_total", (call,), count
     yield "blob_cache_bytes", (), volume.cached_bytes
     yield "blob_cache_limit_bytes", (), volume.cache_bytes_max

@@ -28,6 +28,8 @@ from daemon.uploading import Uploading, UploadingParts
 
 CACHE_SIZE = "backupBlobCacheSize"
 _MEGABYTE = 1 << 20
+ROOM_PART = 1.25
+"""Below this part of the space threshold the cache stands back, before intake would pause."""
 
 log = structlog.get_logger(__name__)
 
@@ -44,12 +46,15 @@ def make_uploading(
     def cache_bytes_max() -> int:
         return int(str(settings.get(CACHE_SIZE, scopes).value)) * _MEGABYTE
 
+    def lacking() -> int:
+        return int(store.space_threshold_bytes * ROOM_PART) - store.free_bytes()
+
     parts = None
     if external is None:
         _detach(store)
     else:
         parts = _attached(store, external, clock.now)
-    return Uploading(parts, clock=clock, cache_bytes_max=cache_bytes_max)
+    return Uploading(parts, clock=clock, cache_bytes_max=cache_bytes_max, lacking=lacking)
 
 
 def _detach(store: Store) -> None:

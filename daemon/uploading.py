@@ -22,6 +22,7 @@ from backupd.operations import Run
 from backupd.store.outside.catalog import Backlog
 from backupd.store.outside.reading import BlobsOutside
 from backupd.store.outside.rebuilding import rebuild
+from backupd.store.outside.reclaiming import Reclaimed
 from backupd.views import VolumeView
 from backupd.volumes.counting import Counting
 from daemon.own_thread import in_own_thread
@@ -31,6 +32,8 @@ IDLE_SECONDS = 60.0
 BACK_OFF_SECONDS_MAX = 300.0
 PERMANENT_RETRY_SECONDS = 300.0
 """What trying again can't help is tried again too: an admin may have mended it."""
+SILENT_SECONDS_MAX = 600.0
+"""A call that takes longer hangs, or carries a very large content."""
 RATE_SECONDS = 300.0
 RATE_SAMPLES_MAX = 4_096
 
@@ -49,11 +52,18 @@ class Uploading:
     """The loops of uploading; without parts there is no external volume and nothing to do."""
 
     def __init__(
-        self, parts: UploadingParts | None, *, clock: Clock, cache_bytes_max: Callable[[], int]
+        self,
+        parts: UploadingParts | None,
+        *,
+        clock: Clock,
+        cache_bytes_max: Callable[[], int],
+        lacking: Callable[[], int] = lambda: 0,
     ) -> None:
+        """Make them; `lacking` says how many bytes of room the Backup Path lacks."""
         self._parts = parts
         self._clock = clock
         self._cache_bytes_max = cache_bytes_max
+        self._lacking = lacking
         self._backlog = Backlog()
         self._wake = asyncio.Event()
         self._is_ending = False
@@ -66,6 +76,8 @@ class Uploading:
         self._next_try: datetime | None = None
         self._queue_error = ""
         self._rebuilding = ""
+        self._calls, self._last_call = 0, clock.monotonic()
+        self._is_sending = False
 
     @property
     def outside(self) -> BlobsOutside | None:
@@ -77,9 +89,12 @@ class Uploading:
         if self._parts is None:
             return None
         backlog, (objects_rate, bytes_rate) = self._backlog, self._rates()
+        silent = self._silent_seconds(self._parts)
+        silence = f"no answer for {silent:,.0f} s" if silent > SILENT_SECONDS_MAX else ""
+        since = self._clock.now() - timedelta(seconds=silent) if silence else self._failing_since
         return VolumeView(
             title=self._parts.outside.external.title,
-            reachable=self._failures == 0,
+            reachable=self._failures == 0 and not silence,
             waiting_objects=backlog.objects - backlog.troubled,
             waiting_bytes=backlog.bytes,
             oldest=backlog.oldest,
@@ -95,13 +110,20 @@ class Uploading:
             remaining_seconds=backlog.bytes / bytes_rate if bytes_rate and backlog.bytes else None,
             requests=self._parts.counted.tally.counts().requests,
             failures=self._failures_total,
-            error=self._error or self._queue_error,
+            error=silence or self._error or self._queue_error,
             hint=self._hint,
             permanent=self._permanent,
-            failing_since=self._failing_since,
+            failing_since=since,
             next_try=self._next_try,
             rebuilding=self._rebuilding,
         )
+
+    def reclaim(self, run: Run) -> Reclaimed | None:
+        """Give back the room that dead contents take outside; blocks. None without an external volume.
+
+        Raises `OperationStopped`, `VolumeError`, `OSError`.
+        """
+        return None if self._parts is None else self._parts.upload.reclaim(run)
 
     async def run(self) -> None:
         """Upload until cancelled."""
@@ -129,9 +151,8 @@ class Uploading:
     async def _tend(self, parts: UploadingParts) -> None:
         while True:
             try:
-                bytes_max = self._cache_bytes_max()
                 self._backlog = await in_own_thread(
-                    lambda: parts.upload.tend(bytes_max, self._stop),  # noqa: B023 - awaited right here
+                    lambda: parts.upload.tend(self._cache_bytes_max(), self._stop, lacking=self._lacking()),
                     name="upload queue",
                 )
                 self._queue_error = ""
@@ -152,10 +173,13 @@ class Uploading:
                 if not is_whole:
                     await self._rebuild(parts)
                     is_whole = True
+                self._is_sending = True
                 round_ = await in_own_thread(lambda: parts.upload.round(self._stop), name="sending")
             except (OSError, BackupdError) as error:
+                self._is_sending = False
                 await self._back_off(error)
                 continue
+            self._is_sending = False
             self._note_success(round_.objects, round_.bytes)
             if round_.wait_seconds == 0:
                 await self._clock.sleep(0)
@@ -205,6 +229,13 @@ class Uploading:
             self._sent.append((self._clock.monotonic(), objects, sent_bytes))
             self._sent_objects += objects
             self._sent_bytes += sent_bytes
+
+    def _silent_seconds(self, parts: UploadingParts) -> float:
+        """Return for how long the call to the volume that is under way has not come back; 0 without one."""
+        calls, now = sum(parts.counted.tally.counts().requests.values()), self._clock.monotonic()
+        if calls != self._calls or not self._is_sending:
+            self._calls, self._last_call = calls, now
+        return now - self._last_call
 
     def _rates(self) -> tuple[float, float]:
         """Return objects and bytes per second of the last `RATE_SECONDS`."""

@@ -88,7 +88,13 @@ def _others(volume: VolumeView) -> list[Problem]:
             )
         )
     if volume.error and volume.failing_since is None:
-        found.append(_attention(BEHIND, f"the upload queue can't be kept: {volume.error}", volume.hint))
+        found.append(
+            _attention(
+                BEHIND,
+                f"the upload queue can't be kept: {volume.error}",
+                "it is tried again by itself; has the Backup Path room, is its disk well?",
+            )
+        )
     return found
 
 

@@ -72,6 +72,13 @@ class Outside(Protocol):
         """Return how many contents are outside and not in the Backup Path; quick."""
         ...
 
+    def forget(self, digests: Sequence[str]) -> int:
+        """Let contents be dead outside, for nothing refers to them any more; return how many were there.
+
+        To be called behind the removal of their files in the Backup Path.
+        """
+        ...
+
     def note_committed(self, staged: Sequence[Staged]) -> None:
         """Take notice, without waiting for anything, of blobs that are new in the Backup Path."""
         ...
@@ -99,6 +106,9 @@ class _Looking:
 
     def only_outside(self) -> int:
         return self._catalog.only_outside()
+
+    def forget(self, digests: Sequence[str]) -> int:
+        raise VolumeError(f"{len(digests)} contents: only the daemon forgets", permanent=True)
 
     def note_committed(self, staged: Sequence[Staged]) -> None:
         """Nothing: the daemon commits."""

@@ -19,6 +19,9 @@ import msgspec
 from backupd.volumes.base import ByteSource, Volume
 from backupd.volumes.listing import names_after
 
+CALLS = ("put", "get", "exists", "delete", "names", "size")
+"""What may be asked of a volume, as requests are counted by."""
+
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
     """What was asked so far: requests and errors by kind, bytes each way."""

@@ -1,57 +1,76 @@
-"""Uploads into a bucket: objects and bytes a second, small objects and pack-sized ones, from several threads.
+"""Uploads: what it takes to bring contents outside, in packs and one by one; and what they take there.
 
-The store is moto in a process of its own on the same machine, which answers no faster than a real one nearby
-and keeps everything in memory: the figures say what the client can do, and no store is to blame for them.
+The volume is a directory on this machine, so the rates are what this program can do; how many requests a
+store is asked, and how many bytes it is given, hold for any store.
 """
 
 from __future__ import annotations
 
-import random
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from backupd.volumes.retrying import Retrying
-from backupd.volumes.s3 import S3Volume
-from tests.bench.figures import Measurement
-from tests.world.stores import running_moto
+from backupd.volumes.base import Volume
+from backupd.volumes.local import LocalVolume
+from tests.bench.figures import Measurement, Target
+from tests.world.corpus import corpus_files
+from tests.world.outside import OutsideWorld
 
-SMALL_BYTES = 5_000
-PACK_BYTES = 8 << 20
-THREADS = 8
+REQUESTS_MAX = 20.0
+"""For 1,000 messages in packs."""
 
 
 def measure_uploads(place: Path, *, quick: bool) -> Measurement:
-    """Time uploads of message-sized objects and of packs, and count the requests they took."""
-    place.mkdir(parents=True, exist_ok=True)
-    small, packs = (200, 8) if quick else (2_000, 32)
-    figures: dict[str, float | str | list[float]] = {"threads": THREADS}
-    with running_moto(place) as store:
-        bucket = S3Volume(store.settings(prefix="bench"))
-        try:
-            bucket.conditional_puts()
-            for kind, count, size in (("small", small, SMALL_BYTES), ("packs", packs, PACK_BYTES)):
-                before = bucket.counts().requests_total
-                seconds = _timed(Retrying(bucket), kind, count, size)
-                figures[f"{kind}_objects_per_second"] = round(count / seconds, 1)
-                figures[f"{kind}_bytes_per_second"] = round(count * size / seconds)
-                figures[f"{kind}_requests_per_object"] = (bucket.counts().requests_total - before) / count
-        finally:
-            bucket.close()
+    """Upload the same messages in packs and as single objects."""
+    messages = 1_000 if quick else 8_000
+    contents = [file.read_bytes() for file in corpus_files("mail")[:messages]]
+    contents += [_made(number) for number in range(messages - len(contents))]
+    packs = upload(place / "packs", contents, is_remote=True)
+    singles = upload(place / "singles", contents, is_remote=False)
     return Measurement(
-        name="uploads", figures=figures, limited_by="signing and sending in one interpreter, and moto"
+        name="uploads",
+        figures={
+            "messages": messages,
+            "content_bytes": sum(map(len, contents)),
+            **{f"packs_{name}": value for name, value in packs.items()},
+            **{f"singles_{name}": value for name, value in singles.items()},
+        },
+        targets=[
+            Target.at_most_of("requests per 1,000 messages", packs["requests_per_1000"], REQUESTS_MAX),
+            Target.at_most_of(
+                "of the bytes of single objects", packs["stored_bytes"] / singles["stored_bytes"], 1.0
+            ),
+        ],
+        limited_by="one thread: each content is read, verified and compressed again for its pack",
     )
 
 
-def _timed(volume: Retrying, kind: str, count: int, size: int) -> float:
-    content = random.Random(1).randbytes(size)
-
-    def put(number: int) -> bool:
-        return volume.put(f"{kind}/{number}", b"%08d" % number + content[8:])
-
+def upload(
+    place: Path, contents: list[bytes], *, is_remote: bool, volume: Volume | None = None
+) -> dict[str, float]:
+    """Commit contents, send them all, and return the figures: rates, requests, bytes outside."""
+    world = OutsideWorld(place / "path", volume or LocalVolume(place / "outside"), is_remote=is_remote)
+    (place / "outside").mkdir(parents=True, exist_ok=True)
+    world.keep(*contents)
+    world.upload.tend(1 << 40)
+    sent_bytes = world.catalog.backlog().bytes
     began = time.perf_counter()
-    with ThreadPoolExecutor(THREADS) as threads:
-        stored = list(threads.map(put, range(count)))
+    sent = world.send()
     seconds = time.perf_counter() - began
-    assert all(stored)
-    return seconds
+    assert sent == len(set(contents)), "not everything was confirmed"
+    requests = sum(world.counted.tally.counts().requests.values())
+    stored = sum(world.volume.size(name) for name in world.volume.names("items/"))
+    objects = sum(1 for _ in world.volume.names("items/"))
+    world.close()
+    return {
+        "objects_per_second": round(sent / seconds),
+        "bytes_per_second": round(sent_bytes / seconds),
+        "requests_per_1000": round(1000 * requests / sent, 1),
+        "objects": objects,
+        "stored_bytes": stored,
+    }
+
+
+def _made(number: int) -> bytes:
+    return b"From: someone@example.com\r\nSubject: number %d\r\n\r\n" % number + b"Some words. " * (
+        number % 400
+    )

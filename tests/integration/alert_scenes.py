@@ -90,6 +90,14 @@ SCENES = (
     ),
     # Time begins at 0 here: 35 days before it.
     _scene("BackupdRestoreNotProven", WARNING, "1h", PROVEN, "-3024000x3000"),
+    _scene("BackupdVolumeUnreachable", WARNING, "31m", "volume_reachable", "0x3000"),
+    _scene("BackupdUploadsBehind", WARNING, "16m", "upload_oldest_age_seconds", "14401x3000"),
+    _also(
+        _scene("BackupdUploadsFillThePath", CRITICAL, "16m", "upload_waiting_bytes", "101x3000"),
+        "blob_cache_limit_bytes",
+        "100x3000",
+    ),
+    _scene("BackupdBlobsNotSent", CRITICAL, "6m", "upload_damaged_objects", "1x3000"),
     _also(_scene("BackupdSpaceExhausted", CRITICAL, "6m", FREE, "99x3000"), THRESHOLD, "100x3000"),
     _also(_scene("BackupdSpaceLow", WARNING, "16m", FREE, "199x3000"), THRESHOLD, "100x3000"),
     # 4,000 bytes free, 600 fewer each hour: none are left after seven hours.

@@ -25,9 +25,10 @@ from backupd.store.outside.reading import BlobsOutside, External
 from backupd.store.outside.rebuilding import read_places
 from backupd.store.outside.sending import Sender
 from backupd.volumes.base import ByteSource, Volume
+from backupd.volumes.counting import Counting
 from backupd.volumes.local import LocalVolume
 from backupd.volumes.memory import MemoryVolume
-from tests.world.clocks import START
+from tests.world.clocks import FakeClock
 
 
 class FaultyVolume:
@@ -98,23 +99,39 @@ class FaultyVolume:
 
 
 class OutsideWorld:
-    """Blobs with an external volume. Time stands until the test moves `now`."""
+    """Blobs with an external volume. Time stands until the test moves `now`, or the clock it gave."""
 
-    def __init__(self, root: Path, volume: Volume | None = None, *, is_remote: bool = True) -> None:
+    def __init__(
+        self,
+        root: Path,
+        volume: Volume | None = None,
+        *,
+        is_remote: bool = True,
+        clock: FakeClock | None = None,
+    ) -> None:
         root.mkdir(parents=True, exist_ok=True)
         self.root = root
-        self.now: datetime = START
+        self.clock = clock or FakeClock()
         self.memory = MemoryVolume()
         self.volume = volume if volume is not None else FaultyVolume(self.memory)
+        self.counted = Counting(self.volume)
         self.catalog = Catalog(Layout(root).catalog)
         self.external = External(
-            identity="bucket-1", title="bucket one", volume=self.volume, is_remote=is_remote
+            identity="bucket-1", title="bucket one", volume=self.counted, is_remote=is_remote
         )
         self.outside = BlobsOutside(self.catalog, self.external, now=lambda: self.now)
         self.blobs = Blobs(LocalVolume(root), outside=self.outside)
         self.cache = Cache(root)
         self.sender = Sender(self.outside, self.cache, now=lambda: self.now)
         self.upload = Upload(self.outside, self.cache, self.sender, now=lambda: self.now)
+
+    @property
+    def now(self) -> datetime:
+        return self.clock.now()
+
+    @now.setter
+    def now(self, when: datetime) -> None:
+        self.clock.tick((when - self.clock.now()).total_seconds())
 
     def keep(self, *contents: bytes) -> list[str]:
         """Commit contents as the recorder does, and let a moment pass."""

@@ -47,8 +47,8 @@ def plan(queued: Sequence[Queued], now: datetime, *, is_remote: bool) -> Plan:
     wait: float | None = None
     for group in _groups(small, CONTENTS_MAX, PACK_BYTES):
         age = (now - group[0].since).total_seconds()
-        # A time to come is one of a clock that was set back: it is waited for no longer than any other.
-        rest = min(AGE_SECONDS_MAX, AGE_SECONDS_MAX - age)
+        # A time to come is one of a clock that was set back, and nothing to wait for.
+        rest = AGE_SECONDS_MAX - age if age >= 0 else 0.0
         if _is_full(group) or is_window_full or rest <= 0:
             shipments.append(Shipment(group, is_pack=True))
         else:

@@ -13,9 +13,11 @@ import msgspec
 import structlog
 
 from backupd.jobs.upload import plan
+from backupd.operations import Run
 from backupd.store.outside.cache import Cache
 from backupd.store.outside.catalog import Backlog
 from backupd.store.outside.reading import BlobsOutside
+from backupd.store.outside.reclaiming import Reclaimed, reclaim
 from backupd.store.outside.sending import Sender
 
 log = structlog.get_logger(__name__)
@@ -45,8 +47,13 @@ class Upload:
         self._sender = sender
         self._now = now
 
-    def tend(self, cache_bytes_max: int, stop: Callable[[], bool] = lambda: False) -> Backlog:
-        """Write down what is new, find what was missed, make room; return what waits then."""
+    def tend(
+        self, cache_bytes_max: int, stop: Callable[[], bool] = lambda: False, *, lacking: int = 0
+    ) -> Backlog:
+        """Write down what is new, find what was missed, make room; return what waits then.
+
+        `lacking` bytes of room are wanted, whatever the bound of the cache allows.
+        """
         outside, catalog = self._outside, self._outside.catalog
         outside.keep_notes()
         if outside.sweep_due:
@@ -59,10 +66,14 @@ class Upload:
                 raise
             if found:
                 log.info("blobs_found_waiting", blobs=found)
-        freed = self._cache.make_room(catalog, cache_bytes_max)
+        freed = self._cache.make_room(catalog, cache_bytes_max, lacking)
         if freed:
             log.info("cache_made_room", bytes=freed)
         return catalog.backlog()
+
+    def reclaim(self, run: Run) -> Reclaimed:
+        """Give back the room that dead contents take outside; see `reclaiming`. Uploads go on in between."""
+        return reclaim(self._outside, self._sender, run)
 
     def round(self, stop: Callable[[], bool] = lambda: False) -> Round:
         """Send what is due. Raises what the volume does; what was confirmed before stays so."""

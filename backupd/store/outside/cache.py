@@ -73,13 +73,18 @@ class Cache:
                 found += catalog.enqueue(waiting)
         return found
 
-    def make_room(self, catalog: Catalog, bytes_max: int) -> int:
-        """Remove confirmed blobs, the longest unused first, until the bound is kept; return the bytes."""
+    def make_room(self, catalog: Catalog, bytes_max: int, lacking: int = 0) -> int:
+        """Remove confirmed blobs, the longest unused first, until the bound is kept; return the bytes.
+
+        `lacking` bytes are wanted on the file system in any case: the cache stands back for what is new.
+        """
         backlog = catalog.backlog()
         excess = backlog.bytes + backlog.cached_bytes - bytes_max
-        if excess <= 0 or not backlog.cached_bytes:
+        if max(excess, lacking) <= 0 or not backlog.cached_bytes:
             return 0
-        freed, wanted = 0, excess + int(bytes_max * (1 - LOW_WATER))
+        freed, wanted = 0, lacking
+        if excess > 0:
+            wanted = max(lacking, excess + int(bytes_max * (1 - LOW_WATER)))
         while freed < wanted:
             gone = self._evict(catalog, wanted - freed)
             if not gone:

@@ -133,15 +133,19 @@ class Catalog:
     def use(self, identity: str) -> None:
         """Make a volume the one in use; empty: none. What waits is found anew by the next sweep."""
         number = self.number_of(identity) if identity else None
+        if number == self._current:
+            return  # nothing to write: a start on a full disk must be possible
         with self.transaction() as connection:
             connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (_CURRENT, identity))
-            if number != self._current:
-                connection.execute("DELETE FROM queue")
-                connection.execute("UPDATE places SET cached = 0 WHERE cached > 0")
+            connection.execute("DELETE FROM queue")
+            connection.execute("UPDATE places SET cached = 0 WHERE cached > 0")
         self._current = number
 
     def number_of(self, identity: str) -> int:
         """Return the number of a volume, a new one for one that is not known yet."""
+        known = self.rows("SELECT id FROM volumes WHERE identity = ?", (identity,))
+        if known:
+            return int(known[0][0])
         with self.transaction() as connection:
             connection.execute("INSERT OR IGNORE INTO volumes (identity) VALUES (?)", (identity,))
             found = connection.execute("SELECT id FROM volumes WHERE identity = ?", (identity,)).fetchone()
@@ -219,8 +223,13 @@ class Catalog:
 
     def rows(self, query: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a query as of the last transaction."""
-        with self._reading, self._told():
-            return self._reader.execute(query, parameters).fetchall()
+        with self._reading:
+            try:
+                return self._reader.execute(query, parameters).fetchall()
+            except sqlite3.DatabaseError as error:
+                # Not around the query: a lookup is made for each content that is recorded.
+                with self._told():
+                    raise error  # noqa: TRY201 - to be told by what stands around it
 
     # -------------------------------------------------------------------- queue
 
@@ -238,7 +247,7 @@ class Catalog:
                 ).rowcount:
                     continue
                 queued += connection.execute(
-                    "INSERT OR IGNORE INTO queue VALUES (?, ?, ?, ?, '')",
+                    "INSERT OR IGNORE INTO queue VALUES (NULL, ?, ?, ?, ?, '')",
                     (key, since, blob.size, blob.stored),
                 ).rowcount
         return queued
@@ -246,7 +255,7 @@ class Catalog:
     def queued(self, limit: int) -> list[Queued]:
         """Return what waits, the oldest first."""
         rows = self.rows(
-            "SELECT digest, size, stored, queued FROM queue WHERE trouble = '' ORDER BY queued LIMIT ?",
+            "SELECT digest, size, stored, queued FROM queue WHERE trouble = '' ORDER BY queued, id LIMIT ?",
             (limit,),
         )
         return [

@@ -31,8 +31,8 @@ CREATE TABLE places (
 CREATE INDEX places_by_object ON places (object);
 CREATE INDEX places_by_use ON places (volume, used) WHERE cached > 0;
 CREATE TABLE queue (
-    digest BLOB PRIMARY KEY, queued INTEGER NOT NULL, size INTEGER NOT NULL, stored INTEGER NOT NULL,
-    trouble TEXT NOT NULL) WITHOUT ROWID;
+    id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, queued INTEGER NOT NULL, size INTEGER NOT NULL,
+    stored INTEGER NOT NULL, trouble TEXT NOT NULL);
 CREATE INDEX queue_by_time ON queue (queued) WHERE trouble = '';
 CREATE INDEX queue_troubled ON queue (queued) WHERE trouble != '';
 CREATE TABLE intents (

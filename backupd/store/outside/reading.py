@@ -24,6 +24,7 @@ from backupd.errors import BlobMissing, CorruptBlob, VolumeError
 from backupd.store.blob_reading import open_verified
 from backupd.store.blobs import Staged
 from backupd.store.outside.catalog import Catalog, Located, Queued
+from backupd.store.outside.objects import Objects
 from backupd.store.packs import BLOCK_CONTENT_BYTES_MAX, CorruptPack, content_of, open_block
 from backupd.volumes.base import NameMissing, Volume
 
@@ -96,6 +97,13 @@ class BlobsOutside:
     def only_outside(self) -> int:
         """Return how many contents are outside and not in the Backup Path; quick."""
         return self.catalog.only_outside()
+
+    def forget(self, digests: Sequence[str]) -> int:
+        """Let contents be dead outside, for nothing refers to them any more; return how many were there."""
+        with self._noting:
+            gone = set(digests)
+            self._committed = [one for one in self._committed if one.digest not in gone]
+        return Objects(self.catalog, self.catalog.number_of(self.external.identity)).forget(digests)
 
     def note_committed(self, staged: Sequence[Staged]) -> None:
         """Take notice of new blobs in the Backup Path: they are to be sent."""

@@ -74,6 +74,8 @@ def rebuild(outside: BlobsOutside, run: Run, *, now: Callable[[], datetime]) -> 
     for number, missing in known.rest():
         _note_lost(objects, volume, number, missing, run, done)
     outside.catalog.set_whole()
+    # What was lost outside and is still cached here goes out again.
+    outside.sweep_due = outside.sweep_due or done.lost > 0
     log.info("catalog_rebuilt", **msgspec.structs.asdict(done))
     return done
 

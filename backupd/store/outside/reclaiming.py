@@ -9,6 +9,7 @@ at most an old pack that is deleted next time.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import msgspec
 import structlog
@@ -24,6 +25,7 @@ from backupd.volumes.base import NameMissing
 
 DELETED_AT_ONCE = 100
 SMALL_BYTES = PACK_BYTES // 8
+TURN_SECONDS = 0.5
 SMALL_PACKS_MIN = 16
 """From so many small packs on they are put together."""
 
@@ -57,7 +59,7 @@ def reclaim(outside: BlobsOutside, sender: Sender, run: Run) -> Reclaimed:
     place, and `VolumeError` where the volume as a whole can't be used.
     """
     done = Reclaimed()
-    with outside.hand:
+    with _hand(outside, run):
         sender.settle()
     _delete_dead(outside, sender, run, done)
     chosen = choose(sender.objects.packs())
@@ -67,20 +69,31 @@ def reclaim(outside: BlobsOutside, sender: Sender, run: Run) -> Reclaimed:
         run.report(place, len(chosen), unit="packs")
         for digest, content in _living(outside, sender, pack, run, done):
             if builder.is_full:
-                builder = _write(outside, sender, builder)
+                builder = _write(outside, sender, builder, run)
             builder.add(digest, content)
             done.contents_moved += 1
         done.packs_rewritten += 1
     if len(builder):
-        _write(outside, sender, builder)
+        _write(outside, sender, builder, run)
     run.report(len(chosen), len(chosen), unit="packs")
     _delete_dead(outside, sender, run, done)
     log.info("outside_reclaimed", deleted=done.objects_deleted, rewritten=done.packs_rewritten)
     return done
 
 
-def _write(outside: BlobsOutside, sender: Sender, builder: PackBuilder) -> PackBuilder:
-    with outside.hand:
+@contextmanager
+def _hand(outside: BlobsOutside, run: Run) -> Iterator[None]:
+    """Take a turn at the volume; may be stopped while an upload hangs that has it."""
+    while not outside.hand.acquire(timeout=TURN_SECONDS):
+        run.check()
+    try:
+        yield
+    finally:
+        outside.hand.release()
+
+
+def _write(outside: BlobsOutside, sender: Sender, builder: PackBuilder, run: Run) -> PackBuilder:
+    with _hand(outside, run):
         sender.place_pack(builder.finish(), IntentKind.REWRITE)
     return PackBuilder()
 
@@ -111,7 +124,7 @@ def _delete_dead(outside: BlobsOutside, sender: Sender, run: Run, done: Reclaime
     refused: set[int] = set()
     while True:
         run.check()
-        with outside.hand:
+        with _hand(outside, run):
             limit = DELETED_AT_ONCE + len(refused)
             dead = [one for one in sender.objects.dead(limit) if one[0] not in refused]
             for number, name in dead:

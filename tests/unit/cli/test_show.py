@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from datetime import timedelta
 
@@ -41,6 +42,7 @@ from backupd.views import (
     Outcome,
     ScheduleView,
     ServerFact,
+    VolumeView,
 )
 from tests.world.service import ACCOUNTS, ANSWERS, NOON, PROBLEM, SERVER_ID, World, operation, state
 
@@ -75,6 +77,33 @@ def test_buckets_are_printed_as_in_the_specification():
     assert printed[usage + 2] == f"{'usage in external backup':<60}unused"
     assert printed[-3:] == [f"{' ' * 16}server: srv2", "", "try it"]
     assert "secret" not in "".join(printed)
+
+
+def test_the_external_volume_is_shown():
+    """What waits and when it is done; with the store away, why and when it is tried again."""
+    status = asyncio.run(World().status())
+    assert "external volume" not in shown(status)
+    busy = VolumeView(
+        title="bucket one",
+        waiting_objects=1200,
+        waiting_bytes=5 << 20,
+        oldest=NOON - timedelta(hours=1),
+        bytes_per_second=float(1 << 20),
+        remaining_seconds=5.0,
+        sent_objects=77,
+        requests={"put": 3, "get": 4},
+        cache_bytes_max=10 << 30,
+    )
+    text = shown(msgspec.structs.replace(status, volume=busy))
+    for words in ("bucket one, 1,200 blobs", "the oldest for 1 h", "to go", "with 7 requests"):
+        assert words in text
+    away = msgspec.structs.replace(busy, reachable=False, error="access denied", next_try=NOON)
+    text = shown(msgspec.structs.replace(status, volume=away))
+    assert "NOT reachable: access denied" in text
+    assert "next try" in text
+    assert "to go" not in text
+    idle = shown(msgspec.structs.replace(status, volume=VolumeView(title="bucket one")))
+    assert "bucket one, everything is outside" in idle
 
 
 def test_an_attribute_is_printed_as_in_the_specification():

@@ -10,15 +10,12 @@ import pytest
 
 from backupd.errors import BlobMissing, CorruptBlob, VolumeError
 from backupd.items import digest_of
-from backupd.operations import Run
 from backupd.store.blobs import Blobs
 from backupd.store.layout import PACKS, blob_name
-from backupd.store.outside import reclaiming
 from backupd.store.outside.catalog import Catalog
-from backupd.store.outside.objects import PackAccount
-from backupd.store.outside.rebuilding import rebuild
 from backupd.volumes.local import LocalVolume
-from tests.world.clocks import FakeClock
+from tests.unit.store.making import failing
+from tests.unit.store.outside_making import mails, packs_on
 from tests.world.outside import FaultyVolume, OutsideWorld
 from tests.world.quick_disk import quick_directory
 
@@ -34,21 +31,6 @@ def world(root):
     made = OutsideWorld(root)
     yield made
     made.close()
-
-
-def mails(count: int, start: int = 0) -> list[bytes]:
-    return [
-        b"From: someone@example.com\r\nSubject: number %d\r\n\r\n" % n + b"Hello again. " * 40
-        for n in range(start, start + count)
-    ]
-
-
-def a_run() -> Run:
-    return Run(FakeClock())
-
-
-def packs_on(world) -> list[str]:
-    return list(world.memory.names(f"{PACKS}/"))
 
 
 def test_small_contents_go_out_together_and_a_large_one_alone(world):
@@ -119,6 +101,32 @@ def test_nothing_unconfirmed_leaves_the_cache(world):
     assert 0 < len(left) <= 5
     assert world.catalog.backlog().cached_objects == len(left)
     assert [world.blobs.read(one) for one in digests] == mails(10)
+
+
+def test_the_cache_stands_back_where_room_is_lacking(world):
+    """Where the disk lacks room, confirmed blobs go, though the bound would let them stay."""
+    digests = world.keep(*mails(10))
+    world.send()
+    before = world.catalog.backlog().cached_bytes
+    world.upload.tend(1 << 40, lacking=before // 2)
+    left = sum(world.is_cached(one) for one in digests)
+    assert 0 < left <= 5
+    world.upload.tend(1 << 40, lacking=-5)
+    assert sum(world.is_cached(one) for one in digests) == left
+
+
+def test_eviction_looks_again_before_it_removes(world, monkeypatch):
+    """A blob that was confirmed, then forgotten and stored anew, is not removed for what was known before."""
+    (digest,) = world.keep(b"twice")
+    world.send()
+    known = world.catalog.least_used(10)
+    assert [one for one, _ in known] == [digest]
+    world.cache._volume.delete(blob_name(digest))
+    world.outside.forget([digest])
+    world.keep(b"twice")
+    monkeypatch.setattr(world.catalog, "least_used", lambda _limit: known)
+    assert world.cache._evict(world.catalog, 1 << 20) == 0
+    assert world.is_cached(digest)
 
 
 def test_read_back_decides(world):
@@ -238,109 +246,23 @@ def test_what_is_gone_or_damaged_outside_is_told(world):
         world.blobs.read(digest_of(b"never"))
 
 
-def test_reclaim_deletes_the_dead_and_rewrites_what_is_mostly_dead(world):
-    """Dead singles and packs go; a pack that is mostly dead is written anew, and the living stay readable."""
-    large = os.urandom(2 << 20)
-    first = world.keep(*mails(40), large)
+def test_a_start_on_a_full_disk_writes_nothing(root):
+    """Opening a catalog for the volume it knows needs no room; what can't be written down is found later."""
+    world = OutsideWorld(root)
+    (digest,) = world.keep(b"hello")
     world.send()
-    second = world.keep(*mails(40, start=40))
-    world.send(cache_bytes_max=0)
-    before = packs_on(world)
-    assert len(before) == 2
-    assert world.sender.objects.forget([first[-1], *first[:30]]) == 31
-    assert not world.blobs.contains(first[0])
-    done = reclaiming.reclaim(world.outside, world.sender, a_run())
-    assert (done.packs_rewritten, done.contents_moved, done.objects_deleted) == (1, 10, 2)
-    after = packs_on(world)
-    assert len(after) == 2
-    assert len(set(before) & set(after)) == 1
-    assert not world.memory.exists(blob_name(first[-1]))
-    assert [world.blobs.read(one) for one in first[30:40]] == mails(10, start=30)
-    assert [world.blobs.read(one) for one in second] == mails(40, start=40)
-    assert world.dead_copies() == 0
-    assert world.sender.objects.forget([*first[30:40], *second]) == 50
-    reclaiming.reclaim(world.outside, world.sender, a_run())
-    assert not list(world.memory.names())
-
-
-def test_small_packs_are_put_together():
-    """Packs are chosen for rewriting when mostly dead, or small and many; a few small ones are left."""
-    small = [PackAccount(n, str(n), 1000, 2000, 1, 2000) for n in range(reclaiming.SMALL_PACKS_MIN)]
-    big = PackAccount(98, "big", 9 << 20, 100, 1, 51)
-    dead = PackAccount(99, "dead", 9 << 20, 100, 1, 49)
-    assert reclaiming.choose([*small, big, dead]) == [*small, dead]
-    assert reclaiming.choose([*small[1:], big, dead]) == [dead]
-
-
-def test_forgotten_on_its_way(world):
-    """What purge forgets while it is sent is dead when it arrives; what comes again then lives."""
-    digests = world.keep(*mails(2))
-    world.upload.tend(1 << 40)
-    world.now += timedelta(seconds=10)
-    queued = world.catalog.queued(9)
-    world.sender.objects.forget([digests[0]])
-    done = world.sender.send_pack(queued)
-    assert [one.digest for one in done] == [digests[1]]
-    assert list(world.catalog.digests()) == [digests[1]]
-    assert [pack.live for pack in world.sender.objects.packs()] == [1]
-
-
-def test_object_that_may_not_be_deleted_waits(world):
-    """An object that the store refuses to delete is listed and tried again next time."""
-    world.keep(b"x" * 10)
-    world.send()
-    world.sender.objects.forget(list(world.catalog.digests()))
-
-    class Locked(FaultyVolume):
-        def delete(self, name):
-            raise VolumeError("the object is under retention", permanent=True)
-
-    external = world.outside.external
-    world.outside.external = type(external)(
-        identity=external.identity, title="t", volume=Locked(world.memory), is_remote=True
-    )
-    run = a_run()
-    assert reclaiming.reclaim(world.outside, world.sender, run).problems == 2
-    assert "retention" in run.errors[0].reason
-    world.outside.external = external
-    assert reclaiming.reclaim(world.outside, world.sender, a_run()).objects_deleted == 1
-
-
-def test_rebuild_from_the_volume_alone(world, tmp_path):
-    """From packs and single objects the catalog is as it was; damaged and foreign objects are listed."""
-    contents = [*mails(50), os.urandom(2 << 20)]
-    digests = world.keep(*contents)
-    world.send()
-    world.memory.put(f"{PACKS}/broken.pack", b"nonsense" * 100)
-    world.memory.put("items/readme", b"not ours")
-    fresh = OutsideWorld(tmp_path / "fresh", world.memory)
-    run = a_run()
-    done = rebuild(fresh.outside, run, now=lambda: fresh.now)
-    assert (done.objects, done.contents, done.damaged, done.foreign, done.lost) == (2, 51, 1, 1, 0)
-    assert [error.item for error in run.errors] == [f"{PACKS}/broken.pack"]
-    assert [fresh.blobs.read(one) for one in digests] == contents
-    again = rebuild(fresh.outside, a_run(), now=lambda: fresh.now)
-    assert (again.objects, again.known, again.lost) == (0, 2, 0)
-    world.memory.delete(blob_name(digests[-1]))
-    lost = rebuild(fresh.outside, a_run(), now=lambda: fresh.now)
-    assert lost.lost == 1
-    assert not fresh.blobs.contains(digests[-1])
-    fresh.close()
-
-
-def test_a_doubled_content_lives_once(world, tmp_path):
-    """What rests in two packs lives in one of them after a rebuild, and the other copy is dead."""
-    world.keep(*mails(3))
-    world.send()
-    other = OutsideWorld(tmp_path / "other", world.memory)
-    other.keep(*mails(3))
-    other.send()
-    assert len(packs_on(world)) == 2
-    rebuilt = OutsideWorld(tmp_path / "rebuilt", world.memory)
-    rebuild(rebuilt.outside, a_run(), now=lambda: rebuilt.now)
-    assert sorted(live for (live,) in rebuilt.catalog.rows("SELECT live FROM objects")) == [0, 3]
-    for one in (other, rebuilt):
-        one.close()
+    world.close()
+    with failing("catalog.commit", times=99):
+        volume, memory = world.volume, world.memory
+        world = OutsideWorld(root, volume)
+        world.memory = memory
+        assert world.blobs.contains(digest)
+        (second,) = world.keep(b"second")
+        with pytest.raises(OSError, match="injected"):
+            world.upload.tend(1 << 40)
+    assert world.send() == 1
+    assert set(world.catalog.digests()) == {digest, second}
+    world.close()
 
 
 def test_the_catalog_survives_its_process(root):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
+from pathlib import Path
 
 import pytest
 import zstandard
@@ -130,3 +133,23 @@ def test_together_is_smaller():
     ]
     alone = sum(len(zstandard.ZstdCompressor().compress(content)) for content in contents)
     assert len(packed(contents).content) < alone
+
+
+def test_the_line_of_the_documentation_reads_a_content(tmp_path):
+    """With what the index says, standard tools find a content in a pack: the example of docs/formats.md."""
+    text = (Path(__file__).parents[3] / "docs" / "formats.md").read_text("utf-8")
+    (line,) = re.findall(r"(?s)```bash\n(.*?)```", text)
+    (tmp_path / "a.pack").write_bytes(PACK.content)
+    place = PACK.places[2]
+    told = {
+        "PACK": str(tmp_path / "a.pack"),
+        "BLOCK_OFFSET": str(place.block_offset),
+        "BLOCK_BYTES": str(place.block_bytes),
+        "OFFSET": str(place.offset),
+        "SIZE": str(place.size),
+    }
+    done = subprocess.run(
+        ["bash", "-c", line], env=os.environ | told, capture_output=True, text=True, check=True, timeout=20
+    )
+    assert done.stdout.split()[0] == packs.digest_bytes(place.digest).hex()
+    assert f"{packs.FOOTER_BYTES} bytes: bytes of the index" in text
