@@ -65,7 +65,7 @@ def test_unsetting_tells_what_there_was(protections):
 
 
 def test_a_suspension_holds_until_it_is_lifted(protections, path):
-    """A suspension is durable and says what was lost; lifted, it protects no more and knows how far it went."""
+    """A suspension is durable and says what was lost; lifted, it protects no more and keeps how far."""
     assert protections.suspend([LOST]) == [LOST]
     (why,) = Protections(Ledger(path, writable=False)).why("alice")
     assert why.reason is Reason.SUSPENDED
