@@ -24,6 +24,7 @@ from backupd.appservers.base import AppServer, Reading
 from backupd.appservers.opening import opened
 from backupd.clock import Clock
 from backupd.coalescing import WINDOW, Entry, Group
+from backupd.enrolment import Enrolment, Everyone
 from backupd.errors import (
     AppServerRefused,
     AppServerUnavailable,
@@ -31,7 +32,7 @@ from backupd.errors import (
     CorruptJournal,
     ItemVanished,
 )
-from backupd.items import ItemKey
+from backupd.items import ItemKey, Kind
 from backupd.jobs.record import plan
 from backupd.jobs.record.plan import Recent
 from backupd.jobs.record.recollection import Recollection
@@ -66,16 +67,19 @@ class Recorder:
         clock: Clock,
         window: timedelta = WINDOW,
         blobless: Callable[[], bool] = lambda: False,
+        enrolment: Enrolment | None = None,
     ) -> None:
         self._store = store
         self._appserver = appserver
         self._clock = clock
         self._window = window
         self._blobless = blobless
+        self._enrolment = enrolment or Everyone()
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="recorder")
         self._recent: OrderedDict[ItemKey, Recent] = OrderedDict()
         self._cursor = store.index.cursor()
         self._checked_gaps_through = self._cursor
+        self._sorted_through = self._cursor
         self._checkpointed = self._cursor
         self._checkpoint_due = 0.0
         self._recollection: Recollection | None = None
@@ -163,7 +167,7 @@ class Recorder:
             return Round(0, plan.Plan(groups=(), cursor=self._cursor))
         read_through = entries[-1].sequence
         self._note_gaps(entries)
-        items = [entry for entry in entries if entry.change.type is not ChangeType.EMPTIED]
+        items = [entry for entry in self._wanted(entries) if entry.change.type is not ChangeType.EMPTIED]
         sifted = plan.sift(items, self._recent_of, recollection.came_before)
         self.counts.duplicates += sifted.duplicates
         more = read_through < self._store.journal.last_sequence
@@ -191,6 +195,17 @@ class Recorder:
             elif plan.needs_reading(group, newest, self._has_blob):
                 needs.append(place)
         return Round(len(entries), planned, needs, frozenset(joins), more=more)
+
+    def _wanted(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Leave out changes of accounts that are not backed up; count each once."""
+        wanted = []
+        for entry in entries:
+            if self._enrolment.is_wanted(entry.change):
+                wanted.append(entry)
+            elif entry.sequence > self._sorted_through:
+                self.counts.unwanted += 1
+        self._sorted_through = max(self._sorted_through, entries[-1].sequence)
+        return wanted
 
     def _recollected(self) -> Recollection:
         """Look through the end of the journal, as far as it is recorded."""
@@ -238,6 +253,8 @@ class Recorder:
         gaps, counts = plan.gaps_of(new, {place: ledger.number(*place) or 0 for place in places})
         with ledger.batch():
             for gap in gaps:
+                if not self._enrolment.is_enabled(gap.account):
+                    continue
                 ledger.open_gap(gap.account, gap.reason, gap.detail, self._clock.now())
                 self.counts.gaps += 1
                 log.warning("gap_opened", account=gap.account, reason=gap.reason, detail=gap.detail)
@@ -341,6 +358,8 @@ class Recorder:
                 self.waiting.keep_states(key, states, error)
                 continue
             transactions += len(states)
+            if key.kind is Kind.ACCOUNT and not states[-1].deleted:
+                self._enrolment.note(key.account, states[-1].metadata)
         self._store.index.commit(self._checkpointed)
         self._cursor = round_.planned.cursor
         self.counts.transactions += transactions
