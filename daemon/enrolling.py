@@ -81,17 +81,19 @@ class Enrolling:
             return True
         account = change.account
         if change.kind is not Kind.ACCOUNT:
-            left_out = self._left_out.get(account)
-            return left_out is None or change.time < left_out.since
-        is_known = account in self._cos_of
-        if change.type is ChangeType.DELETED:
-            return is_known
-        if change.metadata is None:
-            return self.is_enabled(account)
-        was_enabled = self.is_enabled(account)
-        self.note(account, change.metadata)
-        # The last thing recorded of a known account is what led to its being left out.
-        return self.is_enabled(account) or (is_known and was_enabled)
+            return self._is_before(change)
+        if change.metadata is not None and change.type is not ChangeType.DELETED:
+            self.note(account, change.metadata)
+        if account not in self._left_out:
+            return True
+        # The last thing recorded of an account that was followed is what led to its being left out.
+        is_last = change.type is ChangeType.DELETED or self._is_before(change)
+        return is_last and self._store.index.item(account, account, Kind.ACCOUNT) is not None
+
+    def _is_before(self, change: Change) -> bool:
+        """Tell whether a change was made before its account was left out."""
+        left_out = self._left_out.get(change.account)
+        return left_out is None or change.time <= left_out.since
 
     # ------------------------------------------------------------------- changing
 

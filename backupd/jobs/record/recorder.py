@@ -32,11 +32,12 @@ from backupd.errors import (
     CorruptJournal,
     ItemVanished,
 )
-from backupd.items import ItemKey, Kind
+from backupd.items import ItemKey
 from backupd.jobs.record import plan
 from backupd.jobs.record.plan import Recent
 from backupd.jobs.record.recollection import Recollection
 from backupd.jobs.record.round import Outcome, Recorded, RecorderCounts, Round
+from backupd.jobs.record.sieve import Sieve
 from backupd.jobs.record.waiting import WaitingRoom
 from backupd.states import ChangeType, Photograph, State, Transaction, next_state
 from backupd.store.blobs import Staged
@@ -74,12 +75,11 @@ class Recorder:
         self._clock = clock
         self._window = window
         self._blobless = blobless
-        self._enrolment = enrolment or Everyone()
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="recorder")
         self._recent: OrderedDict[ItemKey, Recent] = OrderedDict()
         self._cursor = store.index.cursor()
         self._checked_gaps_through = self._cursor
-        self._sorted_through = self._cursor
+        self._sieve = Sieve(enrolment or Everyone(), self._cursor)
         self._checkpointed = self._cursor
         self._checkpoint_due = 0.0
         self._recollection: Recollection | None = None
@@ -167,7 +167,8 @@ class Recorder:
             return Round(0, plan.Plan(groups=(), cursor=self._cursor))
         read_through = entries[-1].sequence
         self._note_gaps(entries)
-        items = [entry for entry in self._wanted(entries) if entry.change.type is not ChangeType.EMPTIED]
+        wanted, self.counts.unwanted = self._sieve.wanted(entries), self._sieve.unwanted
+        items = [entry for entry in wanted if entry.change.type is not ChangeType.EMPTIED]
         sifted = plan.sift(items, self._recent_of, recollection.came_before)
         self.counts.duplicates += sifted.duplicates
         more = read_through < self._store.journal.last_sequence
@@ -195,17 +196,6 @@ class Recorder:
             elif plan.needs_reading(group, newest, self._has_blob):
                 needs.append(place)
         return Round(len(entries), planned, needs, frozenset(joins), more=more)
-
-    def _wanted(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Leave out changes of accounts that are not backed up; count each once."""
-        wanted = []
-        for entry in entries:
-            if self._enrolment.is_wanted(entry.change):
-                wanted.append(entry)
-            elif entry.sequence > self._sorted_through:
-                self.counts.unwanted += 1
-        self._sorted_through = max(self._sorted_through, entries[-1].sequence)
-        return wanted
 
     def _recollected(self) -> Recollection:
         """Look through the end of the journal, as far as it is recorded."""
@@ -252,9 +242,7 @@ class Recorder:
         places = {plan.place_of(entry.change) for entry in new if entry.change.number is not None}
         gaps, counts = plan.gaps_of(new, {place: ledger.number(*place) or 0 for place in places})
         with ledger.batch():
-            for gap in gaps:
-                if not self._enrolment.is_enabled(gap.account):
-                    continue
+            for gap in filter(self._sieve.is_about_enrolled, gaps):
                 ledger.open_gap(gap.account, gap.reason, gap.detail, self._clock.now())
                 self.counts.gaps += 1
                 log.warning("gap_opened", account=gap.account, reason=gap.reason, detail=gap.detail)
@@ -358,8 +346,7 @@ class Recorder:
                 self.waiting.keep_states(key, states, error)
                 continue
             transactions += len(states)
-            if key.kind is Kind.ACCOUNT and not states[-1].deleted:
-                self._enrolment.note(key.account, states[-1].metadata)
+            self._sieve.note(key, states[-1])
         self._store.index.commit(self._checkpointed)
         self._cursor = round_.planned.cursor
         self.counts.transactions += transactions
