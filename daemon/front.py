@@ -12,10 +12,12 @@ from daemon.announcing import Announcing
 from daemon.answers import Answers, names_of
 from daemon.configuring import Configuring
 from daemon.doctor import Doctor
+from daemon.enrolling import Enrolling
 from daemon.looking import Looking
 from daemon.metrics import Metrics
 from daemon.metrics_listener import MetricsListener
 from daemon.operations_queue import OperationsQueue
+from daemon.protecting import Protecting
 from daemon.realtime import RealtimeScanner
 from daemon.recording import Recording
 from daemon.scheduler import Scheduler
@@ -41,6 +43,8 @@ class Front:
         scheduler: Scheduler,
         services: Services,
         announcing: Announcing,
+        protecting: Protecting,
+        enrolling: Enrolling,
         config_trouble: Callable[[], str],
     ) -> None:
         server_name = config.server.name
@@ -57,6 +61,7 @@ class Front:
             scheduler=scheduler,
             services=services,
             clock=clock,
+            enrolling=enrolling,
             unsent=announcing.unsent,
             metrics_trouble=lambda: self._listener.trouble,
             config_trouble=config_trouble,
@@ -81,6 +86,7 @@ class Front:
             metrics=self._metrics.text,
             parts=(
                 configuring.table(),
+                protecting.table(),
                 Telling(announcing.kept, announcing.logs, queue).table(),
                 Doctor(config, server_id, store, self.standing, realtime, clock=clock).table(),
             ),

@@ -18,11 +18,15 @@ from daemon.answers import OPERATION_TYPES, Answers, names_of
 from daemon.condition import Facts
 from daemon.configuring import Configuring
 from daemon.doctor import Doctor
+from daemon.enrolling import Enrolling
+from daemon.guarding import make_guard
 from daemon.kept_operations import KeptOperations
 from daemon.looking import Looking
+from daemon.messages import Message
 from daemon.metrics import Metrics
 from daemon.operations_queue import OperationsQueue
 from daemon.peers import Caller
+from daemon.protecting import Protecting
 from daemon.quarantine import Quarantine
 from daemon.realtime import RealtimeScanner
 from daemon.recording import Recording
@@ -40,6 +44,18 @@ class AnsweringWorld(BackupWorld):
     def __init__(self, path: Path) -> None:
         super().__init__(path / "backup")
         self.settings = Settings(self.store.ledger)
+        self.enrolling = Enrolling(self.store, self.settings, clock=self.clock)
+        self.told: list[Message] = []
+        self.guard = make_guard(self.store, self.settings, SERVER)
+        self.protecting = Protecting(
+            self.store,
+            self.guard,
+            self.enrolling,
+            clock=self.clock,
+            server="mail",
+            tell=self.told.append,
+            look_soon=lambda: None,
+        )
         self.queue = OperationsQueue(
             KeptOperations(self.store.ledger),
             dict.fromkeys(OPERATION_TYPES, lambda _operation: _nothing),
@@ -66,6 +82,7 @@ class AnsweringWorld(BackupWorld):
             scheduler=self.scheduler,
             services=self.services,
             clock=self.clock,
+            enrolling=self.enrolling,
         )
         self.doctor = Doctor(
             configured(path),
@@ -93,7 +110,7 @@ class AnsweringWorld(BackupWorld):
             looking=Looking(self.store, clock=self.clock),
             names=names,
             metrics=self.metrics.text,
-            parts=(self.configuring.table(), self.doctor.table()),
+            parts=(self.configuring.table(), self.doctor.table(), self.protecting.table()),
         )
 
     def make_realtime(self, path: Path) -> RealtimeScanner:

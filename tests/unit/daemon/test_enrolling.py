@@ -28,7 +28,6 @@ class EnrolledWorld(BackupWorld):
     def make_enrolment(self) -> Enrolment:
         self.settings = Settings(self.store.ledger)
         self.enrolling = Enrolling(self.store, self.settings, clock=self.clock)
-        self.settings.on_change(lambda _attribute: self.enrolling.refresh())
         return self.enrolling
 
     async def fill(self) -> None:
