@@ -34,6 +34,7 @@ LOOK_SECONDS_MAX = 3_600.0
 """Without new deletions the guard looks as often as this: windows move on, and so do settings."""
 REST = 20
 """After a look the guard rests for so many times as long as it took."""
+REST_SECONDS_MAX = 300.0
 ALL_WORD = "all"
 
 log = structlog.get_logger(__name__)
@@ -93,7 +94,7 @@ class Protecting:
             except (OSError, sqlite3.Error, BackupdError) as error:
                 log.error("guard_could_not_look", reason=str(error))
             took = self._clock.monotonic() - began
-            await self._clock.sleep(max(LOOK_SECONDS, REST * took))
+            await self._clock.sleep(min(max(LOOK_SECONDS, REST * took), REST_SECONDS_MAX))
 
     async def _look(self, now: float) -> None:
         deleted = sum((await asyncio.to_thread(self._store.index.counts)).deleted.values())
