@@ -54,8 +54,8 @@ LEVEL_OF_PROBLEM = {
     condition.SPACE_LOW: Level.CRITICAL,
     condition.BACKUP_PATH_GONE: Level.CRITICAL,
     condition.DAMAGED: Level.ERROR,
-    condition.MASS_DELETION: Level.ERROR,
-    condition.MASS_DELETION_MORE: Level.ERROR,
+    condition.MASS_DELETION: Level.CRITICAL,
+    condition.MASS_DELETION_MORE: Level.CRITICAL,
 }
 """Problems with a level of their own; of others a danger is an error and what wants attention a warning."""
 
