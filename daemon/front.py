@@ -12,7 +12,6 @@ from daemon.announcing import Announcing
 from daemon.answers import Answers, names_of
 from daemon.configuring import Configuring
 from daemon.doctor import Doctor
-from daemon.enrolling import Enrolling
 from daemon.looking import Looking
 from daemon.metrics import Metrics
 from daemon.metrics_listener import MetricsListener
@@ -44,7 +43,6 @@ class Front:
         services: Services,
         announcing: Announcing,
         protecting: Protecting,
-        enrolling: Enrolling,
         config_trouble: Callable[[], str],
     ) -> None:
         server_name = config.server.name
@@ -61,7 +59,7 @@ class Front:
             scheduler=scheduler,
             services=services,
             clock=clock,
-            enrolling=enrolling,
+            enrolling=protecting.enrolling,
             unsent=announcing.unsent,
             metrics_trouble=lambda: self._listener.trouble,
             config_trouble=config_trouble,

@@ -180,7 +180,6 @@ class Daemon:
             services=self._services,
             announcing=self._announcing,
             protecting=self._protecting,
-            enrolling=self._enrolling,
             config_trouble=lambda: self._config_trouble,
         )
 

@@ -59,7 +59,7 @@ class Protecting:
     ) -> None:
         self._store = store
         self._guard = guard
-        self._enrolling = enrolling
+        self.enrolling = enrolling
         self._clock = clock
         self._server = server
         self._tell = tell
@@ -100,7 +100,7 @@ class Protecting:
         deleted = sum((await asyncio.to_thread(self._store.index.counts)).deleted.values())
         if deleted == self._deleted and now - self._looked < LOOK_SECONDS_MAX:
             return
-        await asyncio.to_thread(self._enrolling.refresh)
+        await asyncio.to_thread(self.enrolling.refresh)
         new = await asyncio.to_thread(self._guard.examine, self._clock.now())
         self._deleted, self._looked = deleted, now
         if new:

@@ -45,17 +45,7 @@ class AnsweringWorld(BackupWorld):
         super().__init__(path / "backup")
         self.settings = Settings(self.store.ledger)
         self.enrolling = Enrolling(self.store, self.settings, clock=self.clock)
-        self.told: list[Message] = []
-        self.guard = make_guard(self.store, self.settings, SERVER)
-        self.protecting = Protecting(
-            self.store,
-            self.guard,
-            self.enrolling,
-            clock=self.clock,
-            server="mail",
-            tell=self.told.append,
-            look_soon=lambda: None,
-        )
+        self.protecting = self.make_protecting()
         self.queue = OperationsQueue(
             KeptOperations(self.store.ledger),
             dict.fromkeys(OPERATION_TYPES, lambda _operation: _nothing),
@@ -111,6 +101,19 @@ class AnsweringWorld(BackupWorld):
             names=names,
             metrics=self.metrics.text,
             parts=(self.configuring.table(), self.doctor.table(), self.protecting.table()),
+        )
+
+    def make_protecting(self) -> Protecting:
+        self.told: list[Message] = []
+        self.guard = make_guard(self.store, self.settings, SERVER)
+        return Protecting(
+            self.store,
+            self.guard,
+            self.enrolling,
+            clock=self.clock,
+            server="mail",
+            tell=self.told.append,
+            look_soon=lambda: None,
         )
 
     def make_realtime(self, path: Path) -> RealtimeScanner:

@@ -154,8 +154,8 @@ async def test_lifting_names_what_is_not_suspended(world: AnsweringWorld) -> Non
 
 async def test_the_guard_looks_by_itself(world: AnsweringWorld) -> None:
     """While it runs, a loss is seen without anybody asking, and so is a limit that was lowered."""
-    task = asyncio.create_task(world.protecting.run())
-    try:
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(world.protecting.run())
         await world.clock.wait_until_asleep()
         for item in [one.item for one in world.store.index.items("carol") if one.kind is Kind.MESSAGE]:
             world.server.remove("carol", item)
@@ -163,12 +163,11 @@ async def test_the_guard_looks_by_itself(world: AnsweringWorld) -> None:
         await world.clock.advance(LOOK_SECONDS)
         await world.clock.wait_until_asleep()
         assert (await world.standing.status()).retention_suspended == 0
-        world.settings.set("backupMassDeletionMinimum", Scopes(), 10)
-        world.protecting.setting_changed(world.settings.get("backupMassDeletionMinimum").attribute)
+        changed = world.settings.set("backupMassDeletionMinimum", Scopes(), 10).attribute
+        world.protecting.setting_changed(changed)
         await world.clock.advance(LOOK_SECONDS)
         await world.clock.wait_until_asleep()
         assert (await world.standing.status()).retention_suspended == 1
-    finally:
         task.cancel()
 
 
