@@ -45,12 +45,11 @@ class Front:
         protecting: Protecting,
         config_trouble: Callable[[], str],
     ) -> None:
-        server_name = config.server.name
         self._listener = MetricsListener(config.metrics.listen, clock=clock)
         self.standing = Standing(
             store=store,
             server_id=server_id,
-            server_name=server_name,
+            server_name=config.server.name,
             broker_url=config.broker.url,
             settings=settings,
             queue=queue,
@@ -65,13 +64,13 @@ class Front:
             config_trouble=config_trouble,
         )
         self._metrics = Metrics(self.standing, clock)
-        names = names_of(server_id, server_name)
+        names = names_of(server_id, config.server.name)
         configuring = Configuring(
             settings=settings,
             store=store,
             scheduler=scheduler,
             server_id=server_id,
-            server_name=server_name,
+            server_name=config.server.name,
             names=names,
         )
         self.answers = Answers(

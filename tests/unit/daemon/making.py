@@ -83,14 +83,13 @@ class AnsweringWorld(BackupWorld):
             clock=self.clock,
         )
         self.metrics = Metrics(self.standing, self.clock)
-        names = names_of(SERVER, "mail")
         self.configuring = Configuring(
             settings=self.settings,
             store=self.store,
             scheduler=self.scheduler,
             server_id=SERVER,
             server_name="mail",
-            names=names,
+            names=names_of(SERVER, "mail"),
         )
         self.answers = Answers(
             store=self.store,
@@ -98,7 +97,7 @@ class AnsweringWorld(BackupWorld):
             services=self.services,
             standing=self.standing,
             looking=Looking(self.store, clock=self.clock),
-            names=names,
+            names=names_of(SERVER, "mail"),
             metrics=self.metrics.text,
             parts=(self.configuring.table(), self.doctor.table(), self.protecting.table()),
         )
