@@ -238,12 +238,14 @@ class Protecting:
             self._tell(messages.of_protection(what, names, caller.name, self._server))
 
 
-def suspension_views(store: Store, suspensions: Sequence[Suspension]) -> list[SuspensionView]:
-    """Return suspensions with the names of their accounts; blocks."""
+def suspension_views(
+    store: Store, suspensions: Sequence[Suspension], *, named_max: int | None = None
+) -> list[SuspensionView]:
+    """Return suspensions with the names of their accounts (the first ones, those beyond by id); blocks."""
     return [
         SuspensionView(
             id=one.account,
-            name=name_of(store, one.account),
+            name=name_of(store, one.account) if named_max is None or place < named_max else one.account,
             since=one.since,
             lost=one.lost,
             total=one.total,
@@ -253,7 +255,7 @@ def suspension_views(store: Store, suspensions: Sequence[Suspension]) -> list[Su
             lifted=one.lifted,
             lifted_by=one.lifted_by,
         )
-        for one in suspensions
+        for place, one in enumerate(suspensions)
     ]
 
 

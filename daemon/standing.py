@@ -236,7 +236,9 @@ class Standing:
             doubts=[one for one in doubts if one.account is None or self._enrolling.is_enabled(one.account)],
             legal_holds=len(protected.holds),
             all_held=protected.everyone is not None,
-            suspensions=suspension_views(store, list(protected.suspensions.values())),
+            suspensions=suspension_views(
+                store, list(protected.suspensions.values()), named_max=condition.SUSPENSIONS_MAX
+            ),
             not_enabled=len(self._enrolling.left_out),
             last_scan=info.last_scan,
             last_scan_began=last_scan_began,
