@@ -8,7 +8,7 @@ are judged by `backupd.parameters`.
 from __future__ import annotations
 
 from backupd.command import Command, CommandKind
-from backupd.command_tables import buckets, core, looking, restores, scans, settings, volumes
+from backupd.command_tables import buckets, core, looking, protection, restores, scans, settings, volumes
 
 MODULES = {
     "backup": "scan, find and bring back what is in the backup",
@@ -23,8 +23,7 @@ SHORTCUTS = {"status": ("backup", "status"), "doctor": ("backup", "doctor")}
 
 _COMING_NAMES = {
     "backup": (
-        "check-ldap-dump, doBackupLDAP, doCheckShares, doCoherencyCheck, "
-        "doFixShares, doPurge, doRawRestore, legalHold"
+        "check-ldap-dump, doBackupLDAP, doCheckShares, doCoherencyCheck, doFixShares, doPurge, doRawRestore"
     ),
 }
 
@@ -44,6 +43,7 @@ COMMANDS: tuple[Command, ...] = (
     *looking.ROWS,
     *scans.ROWS,
     *restores.ROWS,
+    *protection.ROWS,
     *settings.ROWS,
     *volumes.ROWS,
     *core.ROWS,

@@ -27,6 +27,7 @@ from backupd.views import (
     FolderView,
     FoundItem,
     GapView,
+    HoldView,
     LogLineView,
     NotificationView,
     OperationView,
@@ -39,6 +40,7 @@ from backupd.views import (
     ServiceView,
     SpaceView,
     StateView,
+    SuspensionView,
     TurnView,
     VolumeView,
 )
@@ -120,12 +122,32 @@ class BlobReply(_Answer, frozen=True, kw_only=True, tag="blob"):
 
 
 class AccountReply(_Answer, frozen=True, kw_only=True, tag="account"):
-    """An account's own states that were asked for, oldest first, and its statistics where asked for."""
+    """An account's own states that were asked for, oldest first, and its statistics where asked for.
+
+    `protections` are sentences that say why retention does not act on it.
+    """
 
     account: str
     account_name: str = ""
     states: tuple[StateView, ...]
     statistics: dict[str, Any] | None = None
+    protections: tuple[str, ...] = ()
+    not_enabled_since: datetime | None = None
+
+
+class HoldsReply(_Answer, frozen=True, kw_only=True, tag="holds"):
+    """Whether accounts are under legal hold; `all_since` and `all_by` where all of them are."""
+
+    accounts: tuple[HoldView, ...]
+    all_since: datetime | None = None
+    all_by: str = ""
+    note: str = ""
+
+
+class SuspensionsReply(_Answer, frozen=True, kw_only=True, tag="suspensions"):
+    """Accounts whose retention was suspended because they lost an unusual share of their items."""
+
+    accounts: tuple[SuspensionView, ...]
 
 
 class AccountsReply(_Answer, frozen=True, kw_only=True, tag="accounts"):
@@ -232,7 +254,9 @@ class StatusReply(_Answer, frozen=True, kw_only=True, tag="status"):
 
     `recoverable_until` is the moment up to which every change known to the AppServer is in the backup.
     `gaps` are the first of `gaps_total`; `operations` are those that run or wait;
-    `last_proven_restore` is when a restore drill last succeeded; `volume` is the external one, if any.
+    `last_proven_restore` is when a restore drill last succeeded; `volume` is the external one, if any;
+    `legal_holds` counts accounts with a hold of
+    their own, `all_held` tells that all are held.
     """
 
     server_id: str
@@ -258,6 +282,10 @@ class StatusReply(_Answer, frozen=True, kw_only=True, tag="status"):
     space: SpaceView = SpaceView()
     last_proven_restore: datetime | None = None
     volume: VolumeView | None = None
+    legal_holds: int = 0
+    all_held: bool = False
+    retention_suspended: int = 0
+    accounts_not_enabled: int = 0
 
 
 class BackupInfoReply(_Answer, frozen=True, kw_only=True, tag="backup-info"):
@@ -339,6 +367,8 @@ Reply = (
     | AccountReply
     | AccountsReply
     | DomainsReply
+    | HoldsReply
+    | SuspensionsReply
     | ConfigReply
     | AttributeReply
     | BucketsReply

@@ -19,6 +19,7 @@ from daemon.looking import Looking
 from daemon.metrics import Metrics
 from daemon.metrics_listener import MetricsListener
 from daemon.operations_queue import OperationsQueue
+from daemon.protecting import Protecting
 from daemon.realtime import RealtimeScanner
 from daemon.recording import Recording
 from daemon.scheduler import Scheduler
@@ -44,16 +45,16 @@ class Front:
         scheduler: Scheduler,
         services: Services,
         announcing: Announcing,
+        protecting: Protecting,
         config_trouble: Callable[[], str],
         volume: Callable[[], VolumeView | None],
         volume_answers: Mapping[str, Answering],
     ) -> None:
-        server_name = config.server.name
         self._listener = MetricsListener(config.metrics.listen, clock=clock)
         self.standing = Standing(
             store=store,
             server_id=server_id,
-            server_name=server_name,
+            server_name=config.server.name,
             broker_url=config.broker.url,
             settings=settings,
             queue=queue,
@@ -62,19 +63,20 @@ class Front:
             scheduler=scheduler,
             services=services,
             clock=clock,
+            enrolling=protecting.enrolling,
             unsent=announcing.unsent,
             metrics_trouble=lambda: self._listener.trouble,
             config_trouble=config_trouble,
             volume=volume,
         )
         self._metrics = Metrics(self.standing, clock)
-        names = names_of(server_id, server_name)
+        names = names_of(server_id, config.server.name)
         configuring = Configuring(
             settings=settings,
             store=store,
             scheduler=scheduler,
             server_id=server_id,
-            server_name=server_name,
+            server_name=config.server.name,
             names=names,
             queue=queue,
             probe=probe_bucket,
@@ -90,6 +92,7 @@ class Front:
             parts=(
                 configuring.table(),
                 volume_answers,
+                protecting.table(),
                 Telling(announcing.kept, announcing.logs, queue).table(),
                 Doctor(config, server_id, store, self.standing, realtime, clock=clock).table(),
             ),

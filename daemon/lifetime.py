@@ -35,13 +35,16 @@ from daemon import wiring
 from daemon.announcing import Announcing
 from daemon.control_socket import ControlSocket
 from daemon.effects import Effects
+from daemon.enrolling import Enrolling
 from daemon.external_volume import STORE
 from daemon.front import Front
+from daemon.guarding import make_guard
 from daemon.healing import Healing, heal_by_scan
 from daemon.health import Notifier, Pulse, feed_watchdog, patience
 from daemon.kept_operations import KeptOperations
 from daemon.operations_queue import Factory, OperationsQueue
 from daemon.outward import Outward
+from daemon.protecting import Protecting
 from daemon.quarantine import Quarantine
 from daemon.realtime import RealtimeScanner
 from daemon.recording import Recording
@@ -108,16 +111,17 @@ class Daemon:
         appserver = await asyncio.to_thread(wiring.make_appserver, config, clock)
         self._stack.push_async_callback(asyncio.to_thread, appserver.close)
         window = timedelta(milliseconds=config.realtime.coalesce_window_ms)
-        recorder = Recorder(store, appserver, clock=clock, window=window)
-        self._stack.push_async_callback(asyncio.to_thread, recorder.close)
-        self._journal_thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
-        self._stack.push_async_callback(asyncio.to_thread, self._journal_thread.shutdown)
         await asyncio.to_thread(wiring.carry_attributes, store, self._carried)
         setting = VolumeSetting(store.ledger, self._server_id)
         self._settings = await asyncio.to_thread(
             wiring.make_settings, config, store, self._server_id, {STORE: setting.keep}
         )
+        self._enrolling = await asyncio.to_thread(Enrolling, store, self._settings, clock=clock)
         self._settings.on_change(self._setting_changed)
+        recorder = Recorder(store, appserver, clock=clock, window=window, enrolment=self._enrolling)
+        self._stack.push_async_callback(asyncio.to_thread, recorder.close)
+        self._journal_thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._stack.push_async_callback(asyncio.to_thread, self._journal_thread.shutdown)
         self._outward = await Outward.open(
             config,
             store,
@@ -174,6 +178,16 @@ class Daemon:
             services=self._services,
             has_external_volume=self._outward.metadata.is_wanted,
         )
+        self._protecting = Protecting(
+            store,
+            self._guard,
+            self._enrolling,
+            clock=clock,
+            server=config.server.name,
+            tell=self._announcing.tell,
+            look_soon=self._announcing.look_soon,
+        )
+        self._settings.on_change(self._protecting.setting_changed)
         self._front = Front(
             config=config,
             server_id=self._server_id,
@@ -186,29 +200,31 @@ class Daemon:
             scheduler=self._scheduler,
             services=self._services,
             announcing=self._announcing,
+            protecting=self._protecting,
             config_trouble=lambda: self._reloading.trouble,
             volume=self._outward.view,
             volume_answers=self._outward.table(self._queue),
         )
 
     def _factories(self, store: Store, appserver: AppServer) -> dict[str, Factory]:
-        return (
-            make_factories(
-                Ingredients(
-                    config=self._config,
-                    clock=self._clock,
-                    server_id=self._server_id,
-                    store=store,
-                    appserver=appserver,
-                    settings=self._settings,
-                    recording=self._recording,
-                    wait_until_gathering=self._wait_until_gathering,
-                    metadata=self._outward.metadata,
-                    open_archive=self._outward.open_archive,
-                )
+        self._guard = make_guard(store, self._settings, self._server_id)
+        made = make_factories(
+            Ingredients(
+                config=self._config,
+                clock=self._clock,
+                server_id=self._server_id,
+                store=store,
+                appserver=appserver,
+                settings=self._settings,
+                recording=self._recording,
+                enrolling=self._enrolling,
+                guard=self._guard,
+                wait_until_gathering=self._wait_until_gathering,
+                metadata=self._outward.metadata,
+                open_archive=self._outward.open_archive,
             )
-            | self._outward.factories()
         )
+        return made | self._outward.factories()
 
     def _make_realtime(self, store: Store, appserver: AppServer) -> RealtimeScanner:
         config = self._config
@@ -246,6 +262,7 @@ class Daemon:
                     ("realtime scanner", self._realtime.run()),
                     ("operations", self._queue.run()),
                     ("healing", self._healing.run()),
+                    ("guard", self._protecting.run()),
                     ("scheduler", self._scheduler.run()),
                     ("warnings", self._warn_if_idle()),
                     ("announcing", self._announcing.run(self._front.answers.status)),
@@ -323,6 +340,8 @@ class Daemon:
         self._store.journal.append(payloads)
 
     async def _open_gap(self, reason: str, detail: str, account: str = "") -> None:
+        if account and not self._enrolling.is_enabled(account):
+            return
         log.warning("gap_opened", account=account, reason=reason, detail=detail)
         now = self._clock.now()
         await asyncio.to_thread(self._store.ledger.open_gap, account, reason, detail, now)
