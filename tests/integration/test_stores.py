@@ -61,7 +61,7 @@ def store(request):
 def test_content_in_parts(store, opened):
     """Content beyond one part arrives whole, is described with its SHA-256, and is not overwritten."""
     volume = opened(store, prefix="in-parts")
-    content = bytes(range(256)) * ((PART_BYTES + 1_000_000) // 256)
+    content = bytes(range(256)) * ((2 * PART_BYTES + 1_000_000) // 256)
     assert volume.put("big", content) is True
     found = volume.described("big")
     assert found.size == len(content)
