@@ -23,7 +23,7 @@ from backupd.store.outside.catalog import DAMAGE_ENDING, Catalog
 from backupd.store.outside.reading import BlobsOutside, External
 from backupd.store.outside.sending import Sender
 from backupd.store.store import Store
-from backupd.volumes.counting import CountingVolume
+from backupd.volumes.calls import CountingVolume
 from daemon.uploading import Uploading, UploadingParts
 
 CACHE_SIZE = "backupBlobCacheSize"

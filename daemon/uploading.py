@@ -24,7 +24,7 @@ from backupd.store.outside.reading import BlobsOutside
 from backupd.store.outside.rebuilding import rebuild
 from backupd.store.outside.reclaiming import Reclaimed
 from backupd.views import VolumeView
-from backupd.volumes.counting import CountingVolume
+from backupd.volumes.calls import CountingVolume
 from daemon.own_thread import in_own_thread
 
 TEND_SECONDS = 1.0

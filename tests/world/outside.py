@@ -25,7 +25,7 @@ from backupd.store.outside.reading import BlobsOutside, External
 from backupd.store.outside.rebuilding import read_places
 from backupd.store.outside.sending import Sender
 from backupd.volumes.base import ByteSource, Volume
-from backupd.volumes.counting import CountingVolume
+from backupd.volumes.calls import CountingVolume
 from backupd.volumes.local import LocalVolume
 from backupd.volumes.memory import MemoryVolume
 from tests.world.clocks import FakeClock

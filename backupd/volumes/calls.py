@@ -1,4 +1,4 @@
-"""Counting: a volume before a volume that counts what is asked of it, for those who pay by the request."""
+"""Calls: a volume before a volume that counts what is asked of it, for those who pay by the request."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Counting: every call is passed on and counted, also one that fails."""
+"""Calls of a volume: every one is passed on and counted, also one that fails."""
 
 from __future__ import annotations
 
 import pytest
 
 from backupd.volumes.base import NameMissing
-from backupd.volumes.counting import CALLS, CountingVolume
+from backupd.volumes.calls import CALLS, CountingVolume
 from backupd.volumes.memory import MemoryVolume
 
 
