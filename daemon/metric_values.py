@@ -11,7 +11,7 @@ import msgspec
 
 from backupd.operations import Operation, OperationStatus
 from backupd.views import Severity, VolumeView
-from backupd.volumes.counting import CALLS
+from backupd.volumes.calls import CALLS
 from daemon.freshness import Freshness
 from daemon.scheduler import Job
 from daemon.standing import Survey

@@ -24,7 +24,7 @@ from backupd.volumes.local import LocalVolume
 from tests.world.clocks import FakeClock
 from tests.world.outside import OutsideWorld
 
-BATCHES, BATCH = 6, 7
+BATCHES, BATCH = 4, 7
 CACHE_BYTES_MAX = 4_000
 
 

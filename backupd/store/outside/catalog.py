@@ -78,7 +78,11 @@ class Catalog:
         self._reading = threading.Lock()
         self._writer = _open(path) if writable else None
         self._reader = _connect(path, writable=False)
-        self._current = self._read_current()
+        try:
+            self._current = self._read_current()
+        except sqlite3.DatabaseError as error:
+            self.close()
+            raise _refused(path, f"can't be read: {error}") from error
 
     def close(self) -> None:
         """Close the file."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import sqlite3
 from datetime import timedelta
 
 import pytest
 
-from backupd.errors import BlobMissing, CorruptBlob, VolumeError
+from backupd.errors import BackupPathRefused, BlobMissing, CorruptBlob, VolumeError
 from backupd.items import digest_of
 from backupd.store.blobs import Blobs
 from backupd.store.layout import PACKS, blob_name
@@ -244,6 +245,30 @@ def test_what_is_gone_or_damaged_outside_is_told(world):
         world.blobs.read(digests[1])
     with pytest.raises(BlobMissing, match="or on bucket one"):
         world.blobs.read(digest_of(b"never"))
+
+
+def test_damage_found_at_work_is_marked(root):
+    """A catalog in which SQLite finds damage raises, is marked, and is refused from then on."""
+    world = OutsideWorld(root)
+    world.keep(*mails(1500))
+    world.send()
+    world.close()
+    path = world.catalog.path
+    with path.open("r+b") as file:
+        for page in range(8, path.stat().st_size // 4096, 2):
+            file.seek(page * 4096)
+            file.write(b"\xff" * 4096)
+    found = None
+    try:
+        found = Catalog(path)
+        with pytest.raises(sqlite3.DatabaseError):
+            list(found.digests())
+    except BackupPathRefused:
+        pass
+    if found is not None:
+        found.close()
+    with pytest.raises(BackupPathRefused, match="is damaged"):
+        Catalog(path)
 
 
 def test_a_start_on_a_full_disk_writes_nothing(root):

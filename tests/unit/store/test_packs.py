@@ -49,7 +49,7 @@ PACK = packed([b"hello" * 100, b"", os.urandom(3000), b"x" * 600_000, b"y" * 10]
 
 
 @given(st.integers(0, len(PACK.content) - 1), st.integers(1, 255))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_any_changed_byte_is_noticed(position, change):
     """A pack with one byte changed never gives a wrong content: each is right, or reading it is refused."""
     broken = bytearray(PACK.content)
@@ -58,14 +58,14 @@ def test_any_changed_byte_is_noticed(position, change):
 
 
 @given(st.integers(0, len(PACK.content) - 1), st.binary(max_size=20))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_cut_and_glued_packs_are_refused(length, more):
     """A pack that is cut short, or goes on with something else, gives nothing wrong."""
     read_all(PACK.content[:length] + more)
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_noise_is_refused(noise):
     """Bytes that are no pack raise `CorruptPack` and nothing else."""
     for content in (noise, packs.MAGIC + noise + PACK.content[-packs.FOOTER_BYTES :]):
