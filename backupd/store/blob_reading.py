@@ -41,6 +41,18 @@ def open_verified(file: BinaryIO, digest: str, path: str, bytes_max: int | None)
         raise
 
 
+def size_told(file: BinaryIO) -> int | None:
+    """Return the size of its content as a blob's file tells it, None where it tells none."""
+    head = file.read(_HEADER_BYTES_MAX)
+    if not looks_compressed(head):
+        return file.seek(0, io.SEEK_END)
+    try:
+        size = zstandard.get_frame_parameters(head).content_size
+    except zstandard.ZstdError:
+        return None
+    return None if size == zstandard.CONTENTSIZE_UNKNOWN else int(size)
+
+
 def _verifying(file: BinaryIO, digest: str, path: str, bytes_max: int | None) -> _VerifyingReader:
     head = file.read(_HEADER_BYTES_MAX)
     size = file.seek(0, io.SEEK_END)
