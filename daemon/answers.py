@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 
+from backupd.commands import COMMANDS, CommandKind
 from backupd.control import CommandRequest, OperationReply, OperationsReply, Reply, ServicesReply, StatusReply
 from backupd.errors import BackupdError, UsageError
 from backupd.store.store import Store
@@ -21,19 +22,7 @@ from daemon.peers import Caller
 from daemon.services import Services
 from daemon.standing import Standing
 
-OPERATION_TYPES = (
-    "doSmartScan",
-    "doAccountScan",
-    "doItemRestore",
-    "doRestoreOnNewAccount",
-    "doUndelete",
-    "doExport",
-    "doRestoreDrill",
-    "doExternalRestore",
-    "doRestoreBlobs",
-    "doBackupServerCustomizations",
-    "doBackupCluster",
-)
+OPERATION_TYPES = tuple(one.name for one in COMMANDS if one.kind is CommandKind.OPERATION and one.available)
 """Commands of the module `backup` that are queued; the name is also the operation's type."""
 
 

@@ -25,10 +25,7 @@ from backupd.attributes import Scopes
 from backupd.clock import Clock
 from backupd.config import Config
 from backupd.errors import BackupdError
-from backupd.jobs.archive.customizations import Customizations
 from backupd.jobs.record import Recorder
-from backupd.jobs.restore import AccountRestore, ContentRestore, Export, ExternalRestore, ItemRestore
-from backupd.jobs.smartscan.scan import SmartScan
 from backupd.schedules import JOBS
 from backupd.store.ledger import SetAttribute
 from backupd.store.ledger_tables import KeptJobs
@@ -41,13 +38,14 @@ from daemon.front import Front
 from daemon.healing import Healing, heal_by_scan
 from daemon.health import Notifier, Pulse, feed_watchdog, patience
 from daemon.kept_operations import KeptOperations
-from daemon.operations_queue import OperationsQueue
+from daemon.operations_queue import Factory, OperationsQueue
 from daemon.quarantine import Quarantine
 from daemon.realtime import RealtimeScanner
 from daemon.recording import Recording
 from daemon.scheduler import Scheduler
 from daemon.services import Services
-from daemon.works import SCHEDULE, Works
+from daemon.verbs import Ingredients, make_factories
+from daemon.works import SCHEDULE
 
 PRESSURE_EVENTS = 500
 """So many events waiting for the journal, and recording stands back for a moment."""
@@ -120,14 +118,13 @@ class Daemon:
             gap_opened=self._healing.gap_opened,
         )
         self._realtime = self._make_realtime(store, appserver)
-        works = self._make_works(store, appserver)
         self._announcing = Announcing(
             config, store.ledger, self._settings, server_id=self._server_id, clock=clock
         )
         self._stack.push_async_callback(self._announcing.close)
         self._queue = OperationsQueue(
             KeptOperations(store.ledger),
-            works.factories(),
+            self._factories(store, appserver),
             clock=clock,
             on_change=self._announcing.operation_changed,
         )
@@ -171,41 +168,18 @@ class Daemon:
             config_trouble=lambda: self._config_trouble,
         )
 
-    def _make_works(self, store: Store, appserver: AppServer) -> Works:
-        config, clock = self._config, self._clock
-        dump = wiring.configuration_dump(config, self._settings, store, appserver, self._server_id)
-        scan = SmartScan(
-            store,
-            appserver,
-            clock=clock,
-            recorded_through=self._recording.recorded_through,
-            journaled=self._recording.grown,
-            workers=config.scan.workers,
-            dump_configuration=dump.write_daily,
-        )
-        return Works(
-            store=store,
-            scan=scan,
-            restore=ItemRestore(store, appserver),
-            accounts=AccountRestore(store, appserver, clock=clock),
-            export=Export(
-                store,
-                clock=clock,
-                make_target=wiring.export_target_maker(clock),
-                forbidden=(config.appserver.root, config.server.state_directory),
-            ),
-            drill=wiring.make_drill(config, store, clock),
-            external=ExternalRestore(store, appserver, clock=clock),
-            contents=ContentRestore(store, appserver, clock=clock),
-            dump=dump,
-            customizations=Customizations(
-                store.layout,
-                config.customizations.paths,
-                file_bytes_max=config.customizations.file_bytes_max,
-            ),
-            archives_customizations=lambda: self._is_true("ZxBackup_BackupCustomizations"),
-            clock=clock,
-            wait_until_gathering=self._wait_until_gathering,
+    def _factories(self, store: Store, appserver: AppServer) -> dict[str, Factory]:
+        return make_factories(
+            Ingredients(
+                config=self._config,
+                clock=self._clock,
+                server_id=self._server_id,
+                store=store,
+                appserver=appserver,
+                settings=self._settings,
+                recording=self._recording,
+                wait_until_gathering=self._wait_until_gathering,
+            )
         )
 
     def _make_realtime(self, store: Store, appserver: AppServer) -> RealtimeScanner:

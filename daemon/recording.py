@@ -12,6 +12,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from datetime import timedelta
+from typing import TypeVar
 
 import msgspec
 import structlog
@@ -31,6 +32,7 @@ ROUND_SECONDS_MAX = 900.0
 MARKS_MAX = 4_096
 
 log = structlog.get_logger(__name__)
+T = TypeVar("T")
 
 
 class RecordingStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +85,10 @@ class Recording:
             lag_seconds=lag,
             paused=self._paused,
         )
+
+    async def between_rounds(self, work: Callable[[], T]) -> T:
+        """Run blocking work while histories, blobs and index are its alone (`Recorder.between_rounds`)."""
+        return await self._recorder.between_rounds(work)
 
     def grown(self) -> None:
         """Note that the journal grew just now."""

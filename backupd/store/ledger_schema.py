@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 APPLICATION = 0x62_6B_75_6C
-VERSION = 3
+VERSION = 4
 _RESTORING = """
 CREATE TABLE restoring (
     account TEXT NOT NULL, item TEXT NOT NULL, state INTEGER NOT NULL, target TEXT NOT NULL,
@@ -19,9 +19,17 @@ CREATE TABLE operation_log (
     operation TEXT NOT NULL, place INTEGER NOT NULL, line TEXT NOT NULL,
     PRIMARY KEY (operation, place)) WITHOUT ROWID;
 """
-UPGRADES = {1: _RESTORING + _OPERATING, 2: _OPERATING}
+_KEEPING = """
+CREATE TABLE holds (
+    account TEXT PRIMARY KEY, since INTEGER NOT NULL, facts TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE suspensions (
+    account TEXT PRIMARY KEY, since INTEGER NOT NULL, facts TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE condemned (digest BLOB PRIMARY KEY, since INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE remembered (name TEXT PRIMARY KEY, facts TEXT NOT NULL) WITHOUT ROWID;
+"""
+UPGRADES = {1: _RESTORING + _OPERATING + _KEEPING, 2: _OPERATING + _KEEPING, 3: _KEEPING}
 """What each older version lacks."""
-SCHEMA = f"""{_RESTORING}{_OPERATING}
+SCHEMA = f"""{_RESTORING}{_OPERATING}{_KEEPING}
 CREATE TABLE attributes (
     level TEXT NOT NULL, scope TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL,
     PRIMARY KEY (level, scope, name)) WITHOUT ROWID;

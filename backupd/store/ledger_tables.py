@@ -1,4 +1,4 @@
-"""Further tables of the ledger: jobs' times, notifications, and the logs of operations.
+"""Further tables of the ledger: jobs' times, notifications, logs of operations, and small facts by name.
 
 Each is a thin object over the `Ledger` that holds the database; rows are JSON made by whoever keeps them.
 Any thread may call; what is written is durable on return.
@@ -27,6 +27,26 @@ class KeptJobs:
         with self._ledger.batch():
             for name, facts in jobs.items():
                 self._ledger.write("INSERT OR REPLACE INTO jobs VALUES (?, ?)", (name, facts.decode()))
+
+
+class Remembered:
+    """Small facts of single parts of the daemon, by name, each a JSON text of its part."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def get(self, name: str) -> bytes | None:
+        """Return what is remembered under a name."""
+        rows = self._ledger.rows("SELECT facts FROM remembered WHERE name = ?", (name,))
+        return rows[0][0].encode() if rows else None
+
+    def keep(self, name: str, facts: bytes) -> None:
+        """Remember under a name, in place of what was."""
+        self._ledger.write("INSERT OR REPLACE INTO remembered VALUES (?, ?)", (name, facts.decode()))
+
+    def forget(self, name: str) -> bool:
+        """Forget what is remembered under a name; False if nothing was."""
+        return self._ledger.write("DELETE FROM remembered WHERE name = ?", (name,)) > 0
 
 
 class KeptNotifications:

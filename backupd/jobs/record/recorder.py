@@ -35,6 +35,7 @@ from backupd.items import ItemKey
 from backupd.jobs.record import plan
 from backupd.jobs.record.plan import Recent
 from backupd.jobs.record.recollection import Recollection
+from backupd.jobs.record.round import Outcome, Recorded, RecorderCounts, Round
 from backupd.jobs.record.waiting import WaitingRoom
 from backupd.states import ChangeType, Photograph, State, Transaction, next_state
 from backupd.store.blobs import Staged
@@ -52,36 +53,6 @@ CHECKPOINT_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
-Outcome = Photograph | AppServerUnavailable | AppServerRefused | ItemVanished
-"""What reading an item gave: its photograph, with the content staged, or why there is none."""
-
-
-class Recorded(msgspec.Struct, frozen=True, kw_only=True):
-    """What one round did. `more`: the journal goes on behind what was read."""
-
-    entries: int = 0
-    transactions: int = 0
-    more: bool = False
-
-
-class RecorderCounts(msgspec.Struct, kw_only=True):
-    """Counts since the recorder began."""
-
-    transactions: int = 0
-    vanished: int = 0
-    duplicates: int = 0
-    gaps: int = 0
-    journal_errors: int = 0
-
-
-class _Round(msgspec.Struct):
-    entries: int
-    planned: plan.Plan
-    needs: list[int] = []
-    joins: frozenset[int] = frozenset()
-    more: bool = False
-    outcomes: dict[int, Outcome] = {}
-    staged: list[Staged] = []
 
 
 class Recorder:
@@ -108,6 +79,7 @@ class Recorder:
         self._checkpointed = self._cursor
         self._checkpoint_due = 0.0
         self._recollection: Recollection | None = None
+        self._rounds = asyncio.Lock()
         self.counts = RecorderCounts()
         self.waiting = WaitingRoom(
             store, appserver, clock=clock, off_loop=self._off_loop, has_blob=self._has_blob
@@ -125,7 +97,27 @@ class Recorder:
 
     async def record_next(self, ripe_through: int) -> Recorded:
         """Record the next batch; entries behind `ripe_through` may be held back. Raises `OSError`."""
-        round_: _Round | None = None
+        async with self._rounds:
+            return await self._round(ripe_through)
+
+    async def between_rounds(self, work: Callable[[], T]) -> T:
+        """Run `work` on the recorder's thread while no round is under way; return what it returns.
+
+        Histories, blobs and index are its alone meanwhile, and what is recorded so far is committed; what it
+        changed is seen by the next round. It should take well under a second: recording waits. Raises what
+        `work` raises; an index transaction that it left open is rolled back then.
+        """
+        async with self._rounds:
+            try:
+                return await self._off_loop(work)
+            except BaseException:
+                await self._off_loop(self._store.index.rollback)
+                raise
+            finally:
+                self._recent.clear()
+
+    async def _round(self, ripe_through: int) -> Recorded:
+        round_: Round | None = None
         try:
             round_ = await self._off_loop(lambda: self._prepare(ripe_through))
             if not round_.entries:
@@ -164,11 +156,11 @@ class Recorder:
 
     # ------------------------------------------------------------------ prepare
 
-    def _prepare(self, ripe_through: int) -> _Round:
+    def _prepare(self, ripe_through: int) -> Round:
         recollection = self._recollection or self._recollected()
         entries = self._read_journal()
         if not entries:
-            return _Round(0, plan.Plan(groups=(), cursor=self._cursor))
+            return Round(0, plan.Plan(groups=(), cursor=self._cursor))
         read_through = entries[-1].sequence
         self._note_gaps(entries)
         items = [entry for entry in entries if entry.change.type is not ChangeType.EMPTIED]
@@ -198,7 +190,7 @@ class Recorder:
                 joins.add(place)
             elif plan.needs_reading(group, newest, self._has_blob):
                 needs.append(place)
-        return _Round(len(entries), planned, needs, frozenset(joins), more=more)
+        return Round(len(entries), planned, needs, frozenset(joins), more=more)
 
     def _recollected(self) -> Recollection:
         """Look through the end of the journal, as far as it is recorded."""
@@ -295,7 +287,7 @@ class Recorder:
 
     # --------------------------------------------------------------------- read
 
-    async def _read_needed(self, round_: _Round) -> None:
+    async def _read_needed(self, round_: Round) -> None:
         """Read the needed items, a few at a time, and stage their contents as they come."""
         places = iter(round_.needs)
 
@@ -329,7 +321,7 @@ class Recorder:
 
     # -------------------------------------------------------------------- write
 
-    def _write(self, round_: _Round) -> int:
+    def _write(self, round_: Round) -> int:
         self._store.blobs.commit(round_.staged)
         written: dict[ItemKey, list[State]] = {}
         for place, group in enumerate(round_.planned.groups):

@@ -129,7 +129,7 @@ async def test_the_threshold_counts_at_once_and_not_for_own_recipients(world: Wo
         assert world.ways[MAIL].sent == [("own", (YOU,)), ("loud", (ADMIN, YOU))]
         world.level = Level.INFORMATION
         world.all.tell(message("soft", Level.INFORMATION))
-        await until(lambda: world.sent(WEBHOOK) == ["loud", "soft"])
+        await until(lambda: world.sent(WEBHOOK) == ["loud", "soft"] and len(world.sent()) == 3)
     assert world.sent() == ["own", "loud", "soft"]
 
 

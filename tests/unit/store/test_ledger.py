@@ -14,7 +14,7 @@ from backupd.clock import MICROSECOND
 from backupd.errors import BackupPathRefused
 from backupd.items import ItemKey, Kind
 from backupd.store.ledger import Gap, Ledger, SetAttribute, Waiting
-from backupd.store.ledger_tables import KeptJobs, KeptLogs, KeptNotifications
+from backupd.store.ledger_tables import KeptJobs, KeptLogs, KeptNotifications, Remembered
 from tests.unit.store.making import START, failing, message
 
 
@@ -160,11 +160,16 @@ def test_restoring(ledger, path):
     assert reopened(ledger, path).restoring("alice", "5", 7, "alice") is None
 
 
+OPERATING = ("jobs", "notifications", "operation_log")
+KEEPING = ("holds", "suspensions", "condemned", "remembered")
+
+
 @pytest.mark.parametrize(
     ("version", "lacks"),
     [
-        (1, ("restoring", "jobs", "notifications", "operation_log")),
-        (2, ("jobs", "notifications", "operation_log")),
+        (1, ("restoring", *OPERATING, *KEEPING)),
+        (2, (*OPERATING, *KEEPING)),
+        (3, KEEPING),
     ],
 )
 def test_older_versions_are_upgraded(ledger, path, version, lacks):
@@ -181,10 +186,13 @@ def test_older_versions_are_upgraded(ledger, path, version, lacks):
     KeptJobs(upgraded).keep({"SmartScan": b"{}"})
     assert KeptNotifications(upgraded).add(b"{}", pending=True) == 1
     KeptLogs(upgraded).add("op", {0: b"{}"})
+    Remembered(upgraded).keep("clock", b"{}")
+    assert Remembered(upgraded).get("clock") == b"{}"
+    assert upgraded.rows("SELECT * FROM holds, suspensions, condemned") == []
     assert upgraded.restoring("alice", "5", 7, "alice") == 12
     assert upgraded.has_session("mqtt://a")
     upgraded.close()
-    assert sqlite3.connect(path).execute("PRAGMA user_version").fetchall() == [(3,)]
+    assert sqlite3.connect(path).execute("PRAGMA user_version").fetchall() == [(4,)]
 
 
 def test_jobs_are_kept_by_name(ledger, path):

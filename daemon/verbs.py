@@ -1,0 +1,84 @@
+"""Verbs: makes the engine's jobs for a lifetime, and the factories by which the queue runs them.
+
+Each kind of operation is made from its parameters alone, so that one can be made again after a restart. A new
+verb adds its factories here, and its command to the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from backupd.appservers.base import AppServer
+from backupd.attributes import Scopes, Settings
+from backupd.clock import Clock
+from backupd.config import Config
+from backupd.jobs.archive.customizations import Customizations
+from backupd.jobs.restore import AccountRestore, ContentRestore, Export, ExternalRestore, ItemRestore
+from backupd.jobs.smartscan.scan import SmartScan
+from backupd.store.store import Store
+from daemon import wiring
+from daemon.operations_queue import Factory
+from daemon.recording import Recording
+from daemon.works import Works
+
+
+class Ingredients(msgspec.Struct, frozen=True, kw_only=True):
+    """What a lifetime has that jobs are made of."""
+
+    config: Config
+    clock: Clock
+    server_id: str
+    store: Store
+    appserver: AppServer
+    settings: Settings
+    recording: Recording
+    wait_until_gathering: Callable[[], Awaitable[None]]
+
+    def is_true(self, attribute: str) -> bool:
+        """Tell whether a Boolean attribute of this server is true now."""
+        return bool(self.settings.get(attribute, Scopes(server=self.server_id)).value)
+
+
+def make_factories(of: Ingredients) -> dict[str, Factory]:
+    """Return a factory for each type of operation."""
+    return {**_scans_and_restores(of).factories()}
+
+
+def _scans_and_restores(of: Ingredients) -> Works:
+    config, clock, store, appserver = of.config, of.clock, of.store, of.appserver
+    dump = wiring.configuration_dump(config, of.settings, store, appserver, of.server_id)
+    scan = SmartScan(
+        store,
+        appserver,
+        clock=clock,
+        recorded_through=of.recording.recorded_through,
+        journaled=of.recording.grown,
+        workers=config.scan.workers,
+        dump_configuration=dump.write_daily,
+    )
+    return Works(
+        store=store,
+        scan=scan,
+        restore=ItemRestore(store, appserver),
+        accounts=AccountRestore(store, appserver, clock=clock),
+        export=Export(
+            store,
+            clock=clock,
+            make_target=wiring.export_target_maker(clock),
+            forbidden=(config.appserver.root, config.server.state_directory),
+        ),
+        drill=wiring.make_drill(config, store, clock),
+        external=ExternalRestore(store, appserver, clock=clock),
+        contents=ContentRestore(store, appserver, clock=clock),
+        dump=dump,
+        customizations=Customizations(
+            store.layout,
+            config.customizations.paths,
+            file_bytes_max=config.customizations.file_bytes_max,
+        ),
+        archives_customizations=lambda: of.is_true("ZxBackup_BackupCustomizations"),
+        clock=clock,
+        wait_until_gathering=of.wait_until_gathering,
+    )
