@@ -8,7 +8,7 @@ digest that still stands in a damaged file.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -107,13 +107,15 @@ def salvage(content: bytes) -> list[State]:
     return [state for state in _salvaged(content) if _is_storable(state)]
 
 
-def told_sizes(states: Sequence[State]) -> Mapping[str, int]:
-    """Return the size that states tell of each content they need; of sizes that differ the last."""
-    return {
-        state.digest: -1 if state.size is None else state.size
-        for state in states
-        if state.digest is not None and "content" not in state.lacking and is_digest(state.digest)
-    }
+def told_sizes(states: Sequence[State]) -> dict[str, set[int]]:
+    """Return the sizes that states tell of each content they need."""
+    found: dict[str, set[int]] = {}
+    for state in states:
+        if state.digest is not None and "content" not in state.lacking and is_digest(state.digest):
+            sizes = found.setdefault(state.digest, set())
+            if state.size is not None:
+                sizes.add(state.size)
+    return found
 
 
 def _read(path: str, content: bytes) -> tuple[Sequence[State], str, str]:
@@ -131,6 +133,8 @@ def _read(path: str, content: bytes) -> tuple[Sequence[State], str, str]:
     if not all(map(_is_storable, parsed.states)):
         detail = "a state's number or moment is none"
         return salvage(content), "history.corrupt", detail
+    if len(parsed.states) < len(behind := salvage(content)):
+        return behind, "history.corrupt", f"what stands at offset {parsed.end} is no state, others follow"
     if not parsed.states:
         return (), "history.empty", "it holds no state"
     if parsed.is_torn:

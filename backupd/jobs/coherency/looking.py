@@ -6,6 +6,7 @@ can decide: blobs that nothing known refers to, contents that are not where they
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +15,9 @@ from typing import BinaryIO
 import msgspec
 
 from backupd.errors import BackupPathRefused, CorruptBlob
-from backupd.items import ItemKey, identifier_of, is_digest
+from backupd.items import ItemKey, Kind, identifier_of, is_digest
 from backupd.jobs.coherency import judging
-from backupd.jobs.coherency.account_files import judge_beside
+from backupd.jobs.coherency.account_files import is_old, judge_beside
 from backupd.jobs.coherency.findings import Finding
 from backupd.jobs.coherency.judging import HISTORY_BYTES_MAX, Judged
 from backupd.jobs.coherency.shelves import (
@@ -34,6 +35,8 @@ from backupd.store.blob_reading import open_verified, size_told
 from backupd.store.foreign_files import Tree, why_unreadable
 from backupd.store.index_audit import Expectation
 
+GONE_MAX = 100_000
+"""Items of an account without a history that are looked for again one by one; beyond it, next time."""
 _READ_BYTES = 1 << 20
 
 
@@ -41,7 +44,8 @@ class Looked(msgspec.Struct):
     """What a shelf gave. `unreferenced`: (path, last written) of blobs that nothing known refers to.
 
     `absent`: contents that are not there, and which items need them. `digests`: every content that a state
-    on this shelf refers to, where they were asked for. `suspects`: names to look at again before anything is
+    on this shelf refers to, where they were asked for. `gone`: items that the index knows and whose history is
+    not where it should be. `suspects`: names to look at again before anything is
     said of them.
     """
 
@@ -52,7 +56,7 @@ class Looked(msgspec.Struct):
     unreferenced: list[tuple[str, float]] = []
     absent: dict[str, list[ItemKey]] = {}
     digests: set[str] = set()
-    misfiled: list[ItemKey] = []
+    gone: list[ItemKey] = []
     suspects: list[str] = []
 
 
@@ -109,9 +113,33 @@ class Looker:
                 looked.findings += judge_beside(self._tree, path, one)
             else:
                 looked.findings.append(stranger(own, one))
-        if layout.ACCOUNT_HISTORY not in names and not looked.step.names and found:
-            account = own.rpartition("/")[2]
+        if looked.step.names:
+            return
+        account = identifier_of(own.rpartition("/")[2])
+        looked.gone += self.gone_of(account)
+        is_known = any(key.kind is Kind.ACCOUNT for key in looked.gone)
+        if layout.ACCOUNT_HISTORY not in names and any(map(is_old, found)) and not is_known:
             looked.findings.append(Finding(code="account.no_history", path=own, account=account))
+
+    def gone_of(self, account: str) -> list[ItemKey]:
+        """Return the items of an account that the index knows and whose history is not there."""
+        found: list[ItemKey] = []
+        after = ("", "")
+        while self._index is not None and len(found) < GONE_MAX:
+            page = index_audit.keys_after(self._index, account, after)
+            if not page:
+                break
+            found += [key for key in page if not self.has_history(key)]
+            after = (page[-1].item, page[-1].kind.value)
+        return found
+
+    def has_history(self, key: ItemKey) -> bool:
+        """Tell whether anything stands where an item's history belongs."""
+        return os.path.lexists(f"{self._tree.root}/{'/'.join(layout.history_place(key))}")
+
+    def knows(self, key: ItemKey) -> bool:
+        """Tell whether the index knows an item."""
+        return self._index is not None and index_audit.rows_of(self._index, key) is not None
 
     def _histories(self, looked: Looked, found: Sequence[Entry]) -> None:
         for one in found:
@@ -145,11 +173,9 @@ class Looker:
         findings = list(judged.findings)
         if self._gather:
             looked.digests |= judged.digests
-        if any(one.code == "history.misfiled" for one in findings) and judged.key is not None:
-            looked.misfiled.append(judged.key)
         if judged.key is not None:
             findings += self._contents(looked, path, judged)
-        if judged.is_sound:
+        if judged.is_sound and not findings:
             findings += self._compared(path, judged)
         if findings:
             looked.suspects.append(entry.name)
@@ -171,7 +197,7 @@ class Looker:
         found = []
         key = judged.key
         assert key is not None
-        for digest, size in judging.told_sizes(judged.states).items():
+        for digest, sizes in judging.told_sizes(judged.states).items():
             try:
                 true_size = self._true_size(digest)
             except FileNotFoundError:
@@ -179,8 +205,9 @@ class Looker:
                 continue
             except OSError:
                 continue  # its own shelf tells
-            if size >= 0 and true_size not in (None, size) and self._why_corrupt(digest) == "":
-                detail = f"a state tells {size:,} bytes of {digest}, which has {true_size:,}"
+            wrong = sizes - {true_size}
+            if true_size is not None and wrong and self._why_corrupt(digest) == "":
+                detail = f"a state tells {min(wrong):,} bytes of {digest}, which has {true_size:,}"
                 found.append(
                     Finding(
                         code="history.size",
@@ -199,7 +226,8 @@ class Looker:
             return size_told(file)
 
     def _compared(self, path: str, judged: Judged) -> list[Finding]:
-        if self._index is None or len({state.kind for state in judged.states}) > 1:
+        is_cut = "%%" in path.split("/")[1]  # then only its own history knows the account's id
+        if self._index is None or is_cut or len({state.kind for state in judged.states}) > 1:
             return []
         key = judged.key
         assert key is not None

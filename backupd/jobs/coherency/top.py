@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from backupd.items import identifier_of
+from backupd.items import digest_text, identifier_of
 from backupd.jobs.coherency.account_files import is_old, judge_beside
 from backupd.jobs.coherency.findings import Finding
 from backupd.jobs.coherency.shelves import Entry, joined, open_to_others, stranger, there
@@ -171,6 +171,9 @@ def look_at_ledger(root: Path, scratch: Path, *, live: bool) -> tuple[list[Findi
         for (change,) in connection.execute("SELECT change FROM waiting"):
             encoded = change.encode() if isinstance(change, str) else bytes(change)
             digests |= {one.decode() for one in _DIGEST.findall(encoded)}
+        if connection.execute("PRAGMA user_version").fetchone()[0] >= ledger_schema.VERSION:
+            # What the purge has condemned is its own to remove.
+            digests |= {digest_text(one) for (one,) in connection.execute("SELECT digest FROM condemned")}
     except sqlite3.Error as error:
         return [Finding(code="ledger.corrupt", path=LEDGER, detail=str(error))], set()
     else:
@@ -200,7 +203,7 @@ def look_at_journal(tree: Tree) -> tuple[list[Finding], set[str]]:
             reported = _segment(tree, path, first, following, digests)
             if not reported or attempt > 1:
                 break
-            time.sleep(SETTLE_SECONDS)  # noqa: TID251 - a worker's thread; an append may have been under way
+            time.sleep(SETTLE_SECONDS)  # an append may have been under way
         problems += reported
     return problems, digests
 
