@@ -69,7 +69,8 @@ def accounts(connection: sqlite3.Connection) -> list[str]:
     while True:
         # One step per account: the rows between are not walked.
         row = connection.execute(
-            "SELECT account FROM items WHERE account > ? ORDER BY account LIMIT 1" if found
+            "SELECT account FROM items WHERE account > ? ORDER BY account LIMIT 1"
+            if found
             else "SELECT account FROM items WHERE account >= ? ORDER BY account LIMIT 1",
             (found[-1] if found else "",),
         ).fetchone()
@@ -80,10 +81,7 @@ def accounts(connection: sqlite3.Connection) -> list[str]:
 
 def keys_after(connection: sqlite3.Connection, account: str, after: tuple[str, str]) -> list[ItemKey]:
     """Return the next items of an account behind (item, kind), a page at a time; none at the end."""
-    return [
-        ItemKey(account, Kind(kind), item)
-        for item, kind in connection.execute(_KEYS, (account, *after))
-    ]
+    return [ItemKey(account, Kind(kind), item) for item, kind in connection.execute(_KEYS, (account, *after))]
 
 
 def states_of(connection: sqlite3.Connection, key: ItemKey) -> list[State]:

@@ -259,7 +259,7 @@ class LocalVolume:
         self._unsynced.add(self._directories.path(directory))
         durable.step("volume.rename")
         source, target = self._staged_path(token), self._path(name)
-        if not _rename_new(source, target):
+        if not rename_new(source, target):
             os.unlink(source)  # noqa: PTH108 - strings: pathlib costs more than the system call
 
     def _sync_names(self) -> None:
@@ -287,7 +287,7 @@ class LocalVolume:
                 yield name
 
 
-def _rename_new(source: str, target: str) -> bool:
+def rename_new(source: str, target: str) -> bool:
     """Rename unless the target exists (renameat2(2), else link and unlink); tell whether it was renamed."""
     result = _renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE)
     if result == 0:

@@ -68,9 +68,7 @@ SORTS: dict[str, Sort] = {
         "the history lies where no restore looks for it",
         f"{_FIX} moves it to its place, or into damaged/ where another history is there",
     ),
-    "history.identity": Sort(
-        _ATTENTION, "states in the file name another item than the file does", _MOVES
-    ),
+    "history.identity": Sort(_ATTENTION, "states in the file name another item than the file does", _MOVES),
     "history.foreign_kind": Sort(
         _ATTENTION, "the file tells of a kind of item that does not belong in its folder", _MOVES
     ),

@@ -268,9 +268,7 @@ class Looker:
             return  # it went since it was listed
         except OSError as error:
             detail = why_unreadable(error)
-            looked.findings.append(
-                Finding(code="blob.unreadable", path=path, detail=detail, digest=digest)
-            )
+            looked.findings.append(Finding(code="blob.unreadable", path=path, detail=detail, digest=digest))
             return
         if reason:
             looked.findings.append(Finding(code="blob.corrupt", path=path, detail=reason, digest=digest))

@@ -208,9 +208,7 @@ def look_at_journal(tree: Tree) -> tuple[list[Finding], set[str]]:
     return problems, digests
 
 
-def _segment(
-    tree: Tree, path: str, first: int, following: int | None, digests: set[str]
-) -> list[Finding]:
+def _segment(tree: Tree, path: str, first: int, following: int | None, digests: set[str]) -> list[Finding]:
     try:
         with tree.open(path) as file:
             descriptor = file.fileno()

@@ -104,7 +104,9 @@ def lack(path: Path) -> None:
 
 def second_map(path: Path) -> None:
     """Put another server's map file beside ours."""
-    put(path, "map_two", (path / "map_one").read_bytes().replace(b'"one"', b'"two"').replace(b"2026", b"2027"))
+    put(
+        path, "map_two", (path / "map_one").read_bytes().replace(b'"one"', b'"two"').replace(b"2026", b"2027")
+    )
 
 
 def newest(path: Path) -> Path:
@@ -131,7 +133,9 @@ DAMAGES = (
         lambda path: rewritten(path, KEY, lambda old: b"\0" * 40 + old[40:]),
         "history.corrupt",
     ),
-    Damage("history of rubbish", lambda path: rewritten(path, KEY, lambda _: b"\x07" * 900), "history.corrupt"),
+    Damage(
+        "history of rubbish", lambda path: rewritten(path, KEY, lambda _: b"\x07" * 900), "history.corrupt"
+    ),
     Damage(
         "states out of order",
         lambda path: lines(path, lambda old: [old[0], old[2], old[1], *old[3:]]),
@@ -188,9 +192,7 @@ DAMAGES = (
         "blob.lost",
     ),
     Damage("missing blob", lambda path: blob_path(path, CONTENT).unlink(), "blob.missing", 1, "blob.lost"),
-    Damage(
-        "empty blob", lambda path: os.truncate(blob_path(path, CONTENT), 0), "blob.empty", 1, "blob.lost"
-    ),
+    Damage("empty blob", lambda path: os.truncate(blob_path(path, CONTENT), 0), "blob.empty", 1, "blob.lost"),
     Damage("orphan blob", orphan, "blob.orphan"),
     Damage(
         "misfiled blob",
@@ -198,15 +200,17 @@ DAMAGES = (
         "blob.misfiled",
     ),
     Damage("no index", lambda path: (path / "index.sqlite").unlink(), "index.missing"),
-    Damage("index of rubbish", lambda path: (path / "index.sqlite").write_bytes(b"x" * 9000), "index.corrupt"),
-    Damage("index with a bad page", lambda path: flip(path / "index.sqlite", 4096), "index.corrupt"),
     Damage(
-        "index of another version", lambda path: sql(path, "PRAGMA user_version = 1"), "index.version"
+        "index of rubbish", lambda path: (path / "index.sqlite").write_bytes(b"x" * 9000), "index.corrupt"
     ),
+    Damage("index with a bad page", lambda path: flip(path / "index.sqlite", 4096), "index.corrupt"),
+    Damage("index of another version", lambda path: sql(path, "PRAGMA user_version = 1"), "index.version"),
     Damage("history that the index lacks", lack, "index.lacks"),
     Damage(
         "index with another folder",
-        lambda path: sql(path, f"UPDATE items SET folder = 'Elsewhere' WHERE item = '3' AND account = '{ALICE}'"),
+        lambda path: sql(
+            path, f"UPDATE items SET folder = 'Elsewhere' WHERE item = '3' AND account = '{ALICE}'"
+        ),
         "index.differs",
     ),
     Damage(
@@ -217,7 +221,11 @@ DAMAGES = (
     ),
     Damage("no map", lambda path: (path / "map_one").unlink(), "map.missing", 1, "map.missing"),
     Damage(
-        "map of rubbish", lambda path: (path / "map_one").write_bytes(b"{"), "map.unreadable", 1, "map.unreadable"
+        "map of rubbish",
+        lambda path: (path / "map_one").write_bytes(b"{"),
+        "map.unreadable",
+        1,
+        "map.unreadable",
     ),
     Damage("two maps", second_map, "map.foreign", 1, "map.foreign"),
     Damage(
@@ -233,8 +241,14 @@ DAMAGES = (
         lambda path: (path / "accounts" / ALICE / "id_mapper.log").write_bytes(b"what\tis this\n"),
         "mapper.corrupt",
     ),
-    Damage("journal with a flipped byte", lambda path: flip(newest(path), 60), "journal.corrupt", 1, "journal.corrupt"),
-    Damage("torn journal", lambda path: cut(newest(path), 5), "journal.torn", 1, "journal.torn"),
+    Damage(
+        "journal with a flipped byte",
+        lambda path: flip(newest(path), 60),
+        "journal.corrupt",
+        1,
+        "journal.corrupt",
+    ),
+    Damage("torn journal", lambda path: cut(newest(path), 5), "journal.torn"),
     Damage(
         "ledger of rubbish",
         lambda path: (path / "state.sqlite").write_bytes(b"x" * 9000),
@@ -242,16 +256,26 @@ DAMAGES = (
         1,
         "ledger.corrupt",
     ),
-    Damage("no ledger", lambda path: (path / "state.sqlite").unlink(), "ledger.missing", 1, "ledger.missing"),
+    Damage("no ledger", lambda path: (path / "state.sqlite").unlink(), "ledger.missing"),
     Damage("cut archive", lambda path: cut(archive(path), 20), "archive.corrupt"),
     Damage("strange file at the top", lambda path: put(path, "notes.txt"), "file.unknown"),
     Damage("strange file among blobs", lambda path: put(path, "items/aa/notes.txt"), "file.unknown"),
-    Damage("strange file among items", lambda path: put(path, f"accounts/{ALICE}/items/03/core"), "file.unknown"),
+    Damage(
+        "strange file among items", lambda path: put(path, f"accounts/{ALICE}/items/03/core"), "file.unknown"
+    ),
     Damage("strange folder of an account", lambda path: put(path, f"accounts/{ALICE}/old/x"), "file.unknown"),
-    Damage("leftover of a replaced file", lambda path: put(path, f"accounts/{BOB}/.account_stat.new"), "file.leftover"),
+    Damage(
+        "leftover of a replaced file",
+        lambda path: put(path, f"accounts/{BOB}/.account_stat.new"),
+        "file.leftover",
+    ),
     Damage("leftover staged", lambda path: put(path, ".staged/99999999-1.1"), "file.leftover"),
     Damage("link in a shelf", linked, "file.link"),
-    Damage("pipe among blobs", lambda path: os.mkfifo(blob_path(path, CONTENT).parent / "pipe", 0o600), "file.special"),
+    Damage(
+        "pipe among blobs",
+        lambda path: os.mkfifo(blob_path(path, CONTENT).parent / "pipe", 0o600),
+        "file.special",
+    ),
     Damage("file open to others", lambda path: history_path(path, KEY).chmod(0o644), "file.mode"),
     Damage("folder open to others", lambda path: (path / "accounts" / ALICE).chmod(0o755), "file.mode"),
 )

@@ -130,9 +130,7 @@ def copy(path: Path, target: Path) -> Path:
     return target
 
 
-def check(
-    path: Path, *, position: Position | None = None, live: bool = False, **wanted: Any
-) -> Checked:
+def check(path: Path, *, position: Position | None = None, live: bool = False, **wanted: Any) -> Checked:
     """Check a path in this process."""
     clock = FakeClock()
     return Check(path, clock=clock, live=live, workers=0, settle_seconds=0.0).run(
