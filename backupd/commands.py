@@ -8,7 +8,7 @@ are judged by `backupd.parameters`.
 from __future__ import annotations
 
 from backupd.command import Command, CommandKind
-from backupd.command_tables import core, looking, restores, scans, settings
+from backupd.command_tables import coherency, core, looking, restores, scans, settings
 
 MODULES = {
     "backup": "scan, find and bring back what is in the backup",
@@ -23,7 +23,7 @@ SHORTCUTS = {"status": ("backup", "status"), "doctor": ("backup", "doctor")}
 
 _COMING_NAMES = {
     "backup": (
-        "check-ldap-dump, doBackupLDAP, doCheckShares, doCoherencyCheck, "
+        "check-ldap-dump, doBackupLDAP, doCheckShares, "
         "doFixShares, doPurge, doRawRestore, legalHold, migrateBackupVolume, "
         "setBackupVolume, updateBackupVolume, retrieveMetadataFromArchive"
     ),
@@ -46,6 +46,7 @@ COMMANDS: tuple[Command, ...] = (
     *looking.ROWS,
     *scans.ROWS,
     *restores.ROWS,
+    *coherency.ROWS,
     *settings.ROWS,
     *core.ROWS,
     *_COMING,

@@ -21,8 +21,11 @@ from backupd.views import (
     BrokerView,
     ChangedView,
     CheckView,
+    CoherencyCount,
+    CoherencyView,
     CountView,
     DomainView,
+    FindingView,
     FolderView,
     FoundItem,
     GapView,
@@ -245,6 +248,7 @@ class StatusReply(_Answer, frozen=True, kw_only=True, tag="status"):
     counts: tuple[CountView, ...] = ()
     space: SpaceView = SpaceView()
     last_proven_restore: datetime | None = None
+    coherency: CoherencyView = CoherencyView()
 
 
 class BackupInfoReply(_Answer, frozen=True, kw_only=True, tag="backup-info"):
@@ -311,6 +315,23 @@ class DoctorReply(_Answer, frozen=True, kw_only=True, tag="doctor"):
     checks: tuple[CheckView, ...]
 
 
+class CoherencyReply(_Answer, frozen=True, kw_only=True, tag="coherency"):
+    """What coherency checks found in a Backup Path: numbers by code, then the findings.
+
+    `share` is the part of the present pass that is done; `more` findings are counted and not listed.
+    """
+
+    path: str
+    clean: bool = True
+    verdict: str = ""
+    checked: datetime | None = None
+    last_whole: datetime | None = None
+    share: float = 0.0
+    counts: tuple[CoherencyCount, ...] = ()
+    findings: tuple[FindingView, ...] = ()
+    more: int = 0
+
+
 Reply = (
     DoneReply
     | ErrorReply
@@ -336,6 +357,7 @@ Reply = (
     | ServicesReply
     | NotificationsReply
     | DoctorReply
+    | CoherencyReply
 )
 
 _encoder = msgspec.json.Encoder()

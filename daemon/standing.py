@@ -17,6 +17,7 @@ from backupd.operations import Operation, OperationStatus
 from backupd.store.store import Store
 from backupd.views import (
     BrokerView,
+    CoherencyView,
     CountView,
     GapView,
     OperationView,
@@ -24,7 +25,7 @@ from backupd.views import (
     ScannerView,
     SpaceView,
 )
-from daemon import condition, views
+from daemon import coherency, condition, views
 from daemon.doubts import Doubts
 from daemon.freshness import Doubt, Freshness, base_moment, freshness
 from daemon.operations_queue import OperationsQueue
@@ -135,6 +136,7 @@ class Standing:
             metrics_trouble=self._metrics_trouble(),
             config_trouble=self._config_trouble(),
             last_proven_restore=_last_success(operations, DRILL_TYPE),
+            coherency=stored.coherency,
         )
         fresh = await asyncio.to_thread(_freshness, facts, stored)
         subscription, publisher = self._realtime.subscription, self._realtime.publisher
@@ -188,6 +190,7 @@ class Standing:
             counts=stored.counts,
             space=stored.space,
             last_proven_restore=facts.last_proven_restore,
+            coherency=facts.coherency,
         )
 
     def _read_store(self) -> _Stored:
@@ -225,6 +228,7 @@ class Standing:
             last_scan_began=last_scan_began,
             accounts=info.accounts,
             counts=info.counts,
+            coherency=coherency.view(store),
             space=msgspec.structs.replace(info.space, threshold_bytes=store.space_threshold_bytes),
         )
 
@@ -283,6 +287,7 @@ class _Stored(msgspec.Struct, frozen=True, kw_only=True):
     counts: tuple[CountView, ...] = ()
     space: SpaceView = SpaceView()
     backup_path_trouble: str = ""
+    coherency: CoherencyView = CoherencyView()
 
 
 def _backup_path_trouble(store: Store) -> str:

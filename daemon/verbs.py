@@ -19,6 +19,7 @@ from backupd.jobs.restore import AccountRestore, ContentRestore, Export, Externa
 from backupd.jobs.smartscan.scan import SmartScan
 from backupd.store.store import Store
 from daemon import wiring
+from daemon.coherency import CoherencyWorks
 from daemon.operations_queue import Factory
 from daemon.recording import Recording
 from daemon.works import Works
@@ -36,6 +37,10 @@ class Ingredients(msgspec.Struct, frozen=True, kw_only=True):
     recording: Recording
     wait_until_gathering: Callable[[], Awaitable[None]]
 
+    def value(self, attribute: str) -> str:
+        """Return an attribute of this server as it is now, as text."""
+        return str(self.settings.get(attribute, Scopes(server=self.server_id)).value)
+
     def is_true(self, attribute: str) -> bool:
         """Tell whether a Boolean attribute of this server is true now."""
         return bool(self.settings.get(attribute, Scopes(server=self.server_id)).value)
@@ -43,7 +48,21 @@ class Ingredients(msgspec.Struct, frozen=True, kw_only=True):
 
 def make_factories(of: Ingredients) -> dict[str, Factory]:
     """Return a factory for each type of operation."""
-    return {**_scans_and_restores(of).factories()}
+    return {**_scans_and_restores(of).factories(), **_checks(of).factories()}
+
+
+def _checks(of: Ingredients) -> CoherencyWorks:
+    return CoherencyWorks(
+        store=of.store,
+        appserver=of.appserver,
+        recording=of.recording,
+        clock=of.clock,
+        workers=of.config.scan.workers,
+        scheduled=lambda: (
+            f"{of.value('backupCoherencyCheckShare')}%",
+            int(of.value("backupCoherencyCheckMinutes")) or None,
+        ),
+    )
 
 
 def _scans_and_restores(of: Ingredients) -> Works:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from backupd.cli.page import Page
+from backupd.cli.show_coherency import show_coherency
 from backupd.cli.show_past import show_diff, show_folders, show_history
 from backupd.cli.show_server import (
     show_accounts,
@@ -30,6 +31,7 @@ from backupd.control import (
     AttributeReply,
     BackupInfoReply,
     BlobReply,
+    CoherencyReply,
     ConfigReply,
     DiffReply,
     DoctorReply,
@@ -97,6 +99,8 @@ def show(reply: Reply, command: Command, page: Page) -> None:  # noqa: C901, PLR
             show_schedules(reply, page)
         case DoctorReply():
             show_doctor(reply, page)
+        case CoherencyReply():
+            show_coherency(reply, page)
         case ConfigReply() | AttributeReply():
             _show_setting(reply, command, page)
         case StatusReply():

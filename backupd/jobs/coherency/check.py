@@ -33,6 +33,7 @@ from backupd.operations import Run
 from backupd.store import index_audit, layout, unwritten
 from backupd.store.foreign_files import Tree
 from backupd.store.index_queries import APPLICATION, VERSION
+from backupd.volumes.local import STAGED
 
 SETTLE_SECONDS = 0.3
 ABSENT_MAX = 100_000
@@ -217,7 +218,7 @@ class _Pass:
         return uri
 
     def _look_at_top(self) -> None:
-        self._found.looked_at |= {"", top.layout.SERVERS, top.layout.JOURNAL, top.STAGED}
+        self._found.looked_at |= {"", layout.SERVERS, layout.JOURNAL, STAGED}
         self._found.findings.add(top.look_at_top(self._tree))
         found, digests = top.look_at_ledger(self._check.root, self._scratch, live=self._check.live)
         self._found.findings.add(found)

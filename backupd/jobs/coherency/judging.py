@@ -17,6 +17,7 @@ from backupd.items import SERVER_KINDS, ItemKey, Kind, file_name_of, identifier_
 from backupd.jobs.coherency.findings import Finding
 from backupd.states import State
 from backupd.store import history_format, layout
+from backupd.store.history_format import Parsed
 
 HISTORY_BYTES_MAX = 256 << 20
 NUMBER_MAX = 2**63 - 1
@@ -73,11 +74,10 @@ def mended(states: Sequence[State], sizes: Callable[[str], int | None]) -> list[
     for state in states:
         if state.digest is not None and not is_digest(state.digest):
             lacking = tuple(dict.fromkeys((*state.lacking, "content")))
-            state = msgspec.structs.replace(state, digest=None, size=None, lacking=lacking)
-        size = None if state.digest is None else sizes(state.digest)
-        if size is not None and state.size is not None and size != state.size:
-            state = msgspec.structs.replace(state, size=size)
-        found.append(state)
+            found.append(msgspec.structs.replace(state, digest=None, size=None, lacking=lacking))
+            continue
+        size = None if state.digest is None or state.size is None else sizes(state.digest)
+        found.append(state if size is None else msgspec.structs.replace(state, size=size))
     return found
 
 
@@ -120,8 +120,6 @@ def told_sizes(states: Sequence[State]) -> dict[str, set[int]]:
 
 def _read(path: str, content: bytes) -> tuple[Sequence[State], str, str]:
     """Return the states that can be read, and the code and words of what is wrong with the file's form."""
-    if not content:
-        return (), "history.empty", "the file is empty"
     try:
         parsed = history_format.parse(content, path)
     except CorruptHistory as error:
@@ -135,6 +133,10 @@ def _read(path: str, content: bytes) -> tuple[Sequence[State], str, str]:
         return salvage(content), "history.corrupt", detail
     if len(parsed.states) < len(behind := salvage(content)):
         return behind, "history.corrupt", f"what stands at offset {parsed.end} is no state, others follow"
+    return _sound_or_torn(parsed)
+
+
+def _sound_or_torn(parsed: Parsed) -> tuple[Sequence[State], str, str]:
     if not parsed.states:
         return (), "history.empty", "it holds no state"
     if parsed.is_torn:
@@ -214,7 +216,7 @@ def _is_cut(name: str) -> bool:
 def _why_unusable(states: Sequence[State]) -> tuple[str, str]:
     for state in states:
         if state.digest is not None and not is_digest(state.digest):
-            return "history.digest", f"state {state.transaction}: {ascii(state.digest[:80])} is no digest"
+            return "history.digest", f"state {state.transaction}: {state.digest[:80]!a} is no digest"
     return "", ""
 
 

@@ -25,7 +25,9 @@ Refetch = Callable[[str, Sequence[ItemKey]], bool]
 class Between(Protocol):
     """Runs something while nobody writes to the backup."""
 
-    def __call__(self, work: Callable[[], T], /) -> T: ...
+    def __call__(self, work: Callable[[], T], /) -> T:
+        """Return what `work` returns."""
+        ...
 
 
 def _alone(work: Callable[[], T], /) -> T:
@@ -119,7 +121,7 @@ def opened_alone(root: Path, clock: Clock, *, rebuild_index: bool) -> Store:
             hint="put the right one back first",
             path=str(root),
         )
-    if os.geteuid() not in (root.stat().st_uid,):
+    if os.geteuid() != root.stat().st_uid:
         raise BackupPathRefused(
             f"{root} belongs to {_owner(root)}: what another user writes there its daemon can't read",
             hint=f"run it as that user: sudo -u {_owner(root)} backupctl …",

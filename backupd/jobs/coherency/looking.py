@@ -44,9 +44,8 @@ class Looked(msgspec.Struct):
     """What a shelf gave. `unreferenced`: (path, last written) of blobs that nothing known refers to.
 
     `absent`: contents that are not there, and which items need them. `digests`: every content that a state
-    on this shelf refers to, where they were asked for. `gone`: items that the index knows and whose history is
-    not where it should be. `suspects`: names to look at again before anything is
-    said of them.
+    on this shelf refers to, where they were asked for. `gone`: items that the index knows and whose history
+    is not where it should be. `suspects`: names to look at again before anything is said of them.
     """
 
     step: Step

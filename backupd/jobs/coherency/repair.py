@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -100,6 +101,17 @@ class Repair:
         self._aside = Aside(root, clock.now())
         self._losses: dict[str, Loss] = {}
         self._done = Mended()
+        self._ways: tuple[tuple[Collection[str], Callable[[Finding], str]], ...] = (
+            (MOVED, self._move),
+            (SALVAGED, self._salvage),
+            (EMPTIED, self._empty),
+            ({"history.missing"}, lambda finding: self._from_index(finding.path)),
+            ({"history.misfiled"}, self._refile),
+            ({"blob.misfiled"}, self._refile_blob),
+            (TAKEN_IN, lambda finding: self._take_in(finding.path)),
+            ({"file.mode"}, lambda finding: self._close_to_others(finding.path)),
+            (REBUILT | HEALED_BY_OPENING, self._opened),
+        )
 
     def run(self, run: Run, findings: Sequence[Finding]) -> Mended:
         """Mend what can be mended, the histories first. Raises `OperationStopped`."""
@@ -130,32 +142,20 @@ class Repair:
     def _try(self, finding: Finding) -> str:
         """Do what a finding calls for; return why nothing was done, an empty text where it was."""
         code = finding.code
-        between = self._keeper.between
-        if code in MOVED:
-            return between(lambda: self._move(finding))
-        if code in SALVAGED:
-            return between(lambda: self._salvage(finding))
-        if code in EMPTIED:
-            return between(lambda: self._empty(finding))
-        if code == "history.missing":
-            return between(lambda: self._from_index(finding.path))
-        if code == "history.misfiled":
-            return between(lambda: self._refile(finding))
-        if code == "blob.misfiled":
-            place = layout.blob_name(finding.digest)
-            between(lambda: self._aside.put_in_place(finding.path, place))
-            return ""
-        if code in TAKEN_IN:
-            return between(lambda: self._take_in(finding.path))
         if code in REFETCHED:
             return self._refetch(finding)
-        if code == "file.mode":
-            return self._close_to_others(finding.path)
-        if code in REBUILT:
-            return "" if self._index_is_whole() else "restart the daemon: it builds the index anew"
-        if code in HEALED_BY_OPENING and not self._is_still_there(finding):
-            return ""
+        for codes, mend in self._ways:
+            if code in codes:
+                return self._keeper.between(partial(mend, finding))
         return finding.sort.cure
+
+    def _opened(self, finding: Finding) -> str:
+        """Say whether opening the path for writing, as a start does, has mended a finding."""
+        if finding.code in REBUILT:
+            return "" if self._index_is_whole() else "restart the daemon: it builds the index anew"
+        if finding.code == "journal.torn":
+            return finding.sort.cure if finding in top.look_at_journal(self._tree)[0] else ""
+        return "" if os.path.lexists(self._root / finding.path) else finding.sort.cure
 
     # -------------------------------------------------------------------- histories
 
@@ -247,6 +247,10 @@ class Repair:
         self._losses[digest] = Loss(digest=digest, since=self._clock.now(), items=items)
         return ""
 
+    def _refile_blob(self, finding: Finding) -> str:
+        self._aside.put_in_place(finding.path, layout.blob_name(finding.digest))
+        return ""
+
     def _move(self, finding: Finding) -> str:
         if finding.code == "blob.orphan" and self._keeper.is_awaited(finding.digest):
             return "it is referred to by now"
@@ -267,12 +271,6 @@ class Repair:
                 finally:
                     os.close(descriptor)
         return ""
-
-    def _is_still_there(self, finding: Finding) -> bool:
-        """Tell whether opening the path for writing, as a start does, left a finding as it was."""
-        if finding.code == "journal.torn":
-            return finding in top.look_at_journal(self._tree)[0]
-        return not os.path.lexists(self._root / finding.path)
 
     def _index_is_whole(self) -> bool:
         return (self._root / "index.sqlite").is_file() and not (self._root / ".index.sqlite.damaged").exists()

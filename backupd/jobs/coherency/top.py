@@ -44,7 +44,6 @@ def look_at_top(tree: Tree) -> Iterator[Finding]:
     """Yield what is wrong at the top, but for databases and journal."""
     found, problems = there(tree, "", "history.unreadable")
     yield from problems
-    names = {one.name for one in found}
     yield from open_to_others("", [one for one in found if one.name != "lost+found"])
     yield from _maps(tree, found)
     for one in found:
@@ -58,10 +57,6 @@ def look_at_top(tree: Tree) -> Iterator[Finding]:
                 yield Finding(code="file.leftover", path=one.name)
         elif one.name not in KNOWN and not one.name.startswith(MAP):
             yield from judge_beside(tree, one.name, one)
-    for name in sorted(set(layout.DIRECTORIES) - names):
-        detail = "the folder is not there; the daemon makes it anew"
-        if name != layout.JOURNAL and name != layout.SERVERS and names & {MAP}:
-            yield Finding(code="history.unreadable", path=name, detail=detail)
     yield from _staged(tree)
     yield from _servers(tree)
 
@@ -85,6 +80,11 @@ def _maps(tree: Tree, found: list[Entry]) -> Iterator[Finding]:
                 yield Finding(code="map.unreadable", path=name, detail=detail)
             else:
                 told.append((name, identity))
+    yield from _strangers_among(told)
+
+
+def _strangers_among(told: list[tuple[str, Identity]]) -> Iterator[Finding]:
+    """Yield the map files that are not those of the one server whose backup this is."""
     true = [name for name, one in told if one.server == identifier_of(name.removeprefix(MAP))]
     for name, identity in told:
         if name not in true:
@@ -161,25 +161,27 @@ def look_at_ledger(root: Path, scratch: Path, *, live: bool) -> tuple[list[Findi
         return [Finding(code="ledger.corrupt", path=LEDGER, detail=str(error))], set()
     try:
         reason = unwritten.why_damaged(connection)
-        if not reason:
-            application = connection.execute("PRAGMA application_id").fetchone()[0]
-            if application != ledger_schema.APPLICATION:
-                reason = "it is a database of something else"
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
+        if not reason and application != ledger_schema.APPLICATION:
+            reason = "it is a database of something else"
         if reason:
             return [Finding(code="ledger.corrupt", path=LEDGER, detail=reason)], set()
-        digests: set[str] = set()
-        for (change,) in connection.execute("SELECT change FROM waiting"):
-            encoded = change.encode() if isinstance(change, str) else bytes(change)
-            digests |= {one.decode() for one in _DIGEST.findall(encoded)}
-        if connection.execute("PRAGMA user_version").fetchone()[0] >= ledger_schema.VERSION:
-            # What the purge has condemned is its own to remove.
-            digests |= {digest_text(one) for (one,) in connection.execute("SELECT digest FROM condemned")}
+        return [], _mentioned(connection)
     except sqlite3.Error as error:
         return [Finding(code="ledger.corrupt", path=LEDGER, detail=str(error))], set()
-    else:
-        return [], digests
     finally:
         connection.close()
+
+
+def _mentioned(connection: sqlite3.Connection) -> set[str]:
+    """Return the contents that the ledger names: of waiting changes, and those condemned by the purge."""
+    digests: set[str] = set()
+    for (change,) in connection.execute("SELECT change FROM waiting"):
+        encoded = change.encode() if isinstance(change, str) else bytes(change)
+        digests |= {one.decode() for one in _DIGEST.findall(encoded)}
+    if connection.execute("PRAGMA user_version").fetchone()[0] >= ledger_schema.VERSION:
+        digests |= {digest_text(one) for (one,) in connection.execute("SELECT digest FROM condemned")}
+    return digests
 
 
 # ------------------------------------------------------------------------------ journal

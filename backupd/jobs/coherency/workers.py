@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
+from typing import Self
 
 from backupd.errors import BackupdError
 from backupd.jobs.coherency.looking import Looked, Looker
@@ -47,7 +48,7 @@ class Lookers:
         self._pool: ProcessPoolExecutor | None = None
         self.own = Looker(root, index, gather=gather, expects_blobs=expects_blobs)
 
-    def __enter__(self) -> Lookers:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

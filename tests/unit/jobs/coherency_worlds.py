@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +165,10 @@ def _fill(store: Store, states: Mapping[ItemKey, list[State]]) -> None:
     store.journal.begin_after(max(one.transaction for several in states.values() for one in several))
 
 
-def moment() -> datetime:
-    """Return the present moment."""
-    return datetime.now(UTC)
+def tree_state(path: Path) -> dict[str, tuple[int, int, int]]:
+    """Return size, mode and time of everything below a path."""
+    return {
+        str(one.relative_to(path)): (facts.st_size, facts.st_mode, facts.st_mtime_ns)
+        for one in sorted(path.rglob("*"))
+        for facts in [one.lstat()]
+    }
