@@ -7,6 +7,7 @@ thread between two rounds; contents that are lost are read from the AppServer on
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import TimeoutError as NotYet
 from datetime import timedelta
@@ -107,17 +108,7 @@ class CoherencyWorks:
 
     async def _run(self, run: Run, wanted: Wanted, *, fix: bool, compare: bool) -> Verdict:
         loop = asyncio.get_running_loop()
-
-        def waited(work: Coroutine[Any, Any, T]) -> T:
-            """Wait in the check's thread for something on the loop, but not once it shall stop."""
-            future = asyncio.run_coroutine_threadsafe(work, loop)
-            while True:
-                try:
-                    return future.result(LOOK_SECONDS)
-                except NotYet:
-                    if run.stop_requested:
-                        future.cancel()
-                        raise OperationStopped("stopped as asked") from None
+        waited = _Bridge(loop, run).waited
 
         def between(work: Callable[[], T], /) -> T:
             return waited(self._recording.between_rounds(work))
@@ -142,10 +133,14 @@ class CoherencyWorks:
 
         def in_thread() -> Verdict:
             before = memory.decode(kept.get(memory.NAME))
-            keep: Callable[[Remembered], None] = lambda known: kept.keep(memory.NAME, memory.encode(known))  # noqa: E731
+
+            def keep(known: Remembered) -> None:
+                kept.keep(memory.NAME, memory.encode(known))
+
             return work.run(run, wanted, before, keep).verdict
 
-        working = asyncio.create_task(asyncio.to_thread(in_thread), name="coherency check")
+        # Not awaited as a task is: on the way out the thread must be waited for.
+        working = loop.run_in_executor(None, contextvars.copy_context().run, in_thread)
         try:
             return await asyncio.shield(working)
         except asyncio.CancelledError:
@@ -183,6 +178,25 @@ class CoherencyWorks:
                 return True
             await asyncio.to_thread(self._store.blobs.discard, [staged])
         return False
+
+
+class _Bridge:
+    """From a check's thread to the event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, run: Run) -> None:
+        self._loop = loop
+        self._run = run
+
+    def waited(self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for something on the loop, but not once the run shall stop. Raises what it raises."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        while True:
+            try:
+                return future.result(LOOK_SECONDS)
+            except NotYet:
+                if self._run.stop_requested:
+                    future.cancel()
+                    raise OperationStopped("stopped as asked") from None
 
 
 def remembered(store: Store) -> Remembered:

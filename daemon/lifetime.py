@@ -33,6 +33,7 @@ from backupd.store.store import Store
 from daemon import wiring
 from daemon.announcing import Announcing
 from daemon.control_socket import ControlSocket
+from daemon.damage_watch import DamageWatch
 from daemon.effects import Effects
 from daemon.front import Front
 from daemon.healing import Healing, heal_by_scan
@@ -100,7 +101,8 @@ class Daemon:
         appserver = await asyncio.to_thread(wiring.make_appserver, config, clock)
         self._stack.push_async_callback(asyncio.to_thread, appserver.close)
         window = timedelta(milliseconds=config.realtime.coalesce_window_ms)
-        recorder = Recorder(store, appserver, clock=clock, window=window)
+        self._damage = DamageWatch(lambda: self._queue, store.layout.root, clock=clock)
+        recorder = Recorder(store, appserver, clock=clock, window=window, damage_met=self._damage.met)
         self._stack.push_async_callback(asyncio.to_thread, recorder.close)
         self._journal_thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._stack.push_async_callback(asyncio.to_thread, self._journal_thread.shutdown)
@@ -218,6 +220,7 @@ class Daemon:
                     ("realtime scanner", self._realtime.run()),
                     ("operations", self._queue.run()),
                     ("healing", self._healing.run()),
+                    ("damage", self._damage.run()),
                     ("scheduler", self._scheduler.run()),
                     ("warnings", self._warn_if_idle()),
                     ("announcing", self._announcing.run(self._front.answers.status)),

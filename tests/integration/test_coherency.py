@@ -134,6 +134,29 @@ def test_what_the_appserver_holds_otherwise_is_told(world):
     assert checked(daemon, "checkZimbra", "true", "accountIds", address)[0] == 0
 
 
+def test_damage_that_recording_meets_has_the_account_checked(world):
+    """A change of an item whose history is damaged has its account checked once, by name."""
+    daemon, host = world
+    address = host.addresses[0]
+    path = host.messages(address)[3]
+    item = path.name.partition(":2,")[0]
+    history = next(daemon.backup_path.glob(f"accounts/*/items/*/{item}"))
+    whole = history.read_bytes()
+    history.write_bytes(b"\x07" * 80 + whole[80:])
+    path.rename(path.with_name(f"{item}:2,FS"))
+
+    def checks() -> list[dict[str, object]]:
+        kept = daemon.ask("GET", "/v1/operations")["operations"]
+        return [one for one in kept if one["started_by"] == "damage met" and one["ended"]]
+
+    eventually("checked", checks, seconds=30)
+    assert findings(daemon) == {"history.corrupt": 1}
+    assert checked(daemon, "fixBackup", "true")[0] == 0
+    eventually("recorded", lambda: not daemon.status()["waiting_photographs"], seconds=30)
+    assert daemon.last(address, item)["metadata"]["flags"] == ["flagged", "seen"]
+    assert len(checks()) == 1
+
+
 def test_single_accounts_and_bounded_runs(world):
     """An account is checked with its contents; runs with a share go on behind each other to a whole pass."""
     daemon, host = world

@@ -27,7 +27,7 @@ from backupd.jobs.coherency.digest_sets import DigestSet
 from backupd.jobs.coherency.findings import Finding, Findings
 from backupd.jobs.coherency.looking import Looked
 from backupd.jobs.coherency.rotation import Position, Rings
-from backupd.jobs.coherency.shelves import Ring, Step, Walk
+from backupd.jobs.coherency.shelves import ACCOUNT_PARTS, Ring, Step, Walk
 from backupd.jobs.coherency.workers import Lookers
 from backupd.operations import Run
 from backupd.store import index_audit, layout, unwritten
@@ -218,7 +218,7 @@ class _Pass:
         return uri
 
     def _look_at_top(self) -> None:
-        self._found.looked_at |= {"", layout.SERVERS, layout.JOURNAL, STAGED}
+        self._found.looked_at |= {"", layout.SERVERS, layout.JOURNAL, layout.ACCOUNTS, layout.BLOBS, STAGED}
         self._found.findings.add(top.look_at_top(self._tree))
         found, digests = top.look_at_ledger(self._check.root, self._scratch, live=self._check.live)
         self._found.findings.add(found)
@@ -270,6 +270,8 @@ class _Pass:
         found.read_bytes += looked.read_bytes
         if not looked.step.names:
             found.looked_at.add(looked.step.path)
+            if looked.step.is_account:
+                found.looked_at |= {f"{looked.step.path}/{part}" for part in ACCOUNT_PARTS}
         if looked.suspects:
             looked.findings = [*self._looked_again(looked)]
         found.findings.add(looked.findings)

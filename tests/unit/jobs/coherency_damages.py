@@ -144,7 +144,7 @@ DAMAGES = (
     Damage("empty history", lambda path: rewritten(path, KEY, lambda _: b""), "history.empty"),
     Damage("history of no state", lambda path: rewritten(path, KEY, lambda _: b"[\n]\n"), "history.empty"),
     Damage("history gone", lambda path: history_path(path, KEY).unlink(), "history.missing"),
-    Damage("account's history gone", lambda path: _account_info(path).unlink(), "history.missing"),
+    Damage("account's history gone", lambda path: _own_history(path).unlink(), "history.missing"),
     Damage(
         "misfiled history",
         lambda path: move(history_path(path, KEY), path / "accounts" / ALICE / "items/44/3"),
@@ -281,7 +281,7 @@ DAMAGES = (
 )
 
 
-def _account_info(path: Path) -> Path:
+def _own_history(path: Path) -> Path:
     return path / "accounts" / ALICE / "account_info"
 
 
