@@ -22,7 +22,7 @@ from tests.world.corpus import corpus_files
 from tests.world.mailtree import build
 
 SHARE_OF_DISK_MIN = 0.1
-"""Of the speed at which small files come from the disk: each is parsed, hashed, compared with the index too."""
+"""Of the speed at which small files come from the disk: each is parsed and compared with the index, too."""
 
 
 def measure_coherency(place: Path, *, quick: bool) -> Measurement:
@@ -61,7 +61,7 @@ def measure_coherency(place: Path, *, quick: bool) -> Measurement:
             Target.at_most_of("findings in a healthy path", found, 0),
             Target.at_least_of("of the disk's own speed", speed / disk, SHARE_OF_DISK_MIN),
         ],
-        limited_by="small files: parsing a history and comparing it with the index costs more than reading it",
+        limited_by="small files: to parse a history and compare it with the index costs more than to read it",
     )
 
 

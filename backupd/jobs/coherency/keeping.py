@@ -78,6 +78,9 @@ class StoreKeeper:
         if states:
             index.record(key, states)
         index.commit(index.cursor())
+        # What was told since the start as damaged is mended now.
+        place = str(self._store.layout.history(key))
+        self._store.damaged[:] = [told for told in self._store.damaged if not told.startswith(f"{place}:")]
 
     def users_of(self, digest: str) -> list[ItemKey]:
         """Return the items with states that need a content."""
