@@ -31,18 +31,28 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Daemon, Ma
         yield daemon, MailHost(tree)
 
 
-def checked(daemon: Daemon, *words: str, path: Path | None = None) -> tuple[int, dict[str, object]]:
+def checked(daemon: Daemon, **given: object) -> tuple[bool, dict[str, object]]:
+    """Have the daemon check its path; tell whether it is clean, and return the operation."""
+    ended = daemon.run("backup/doCoherencyCheck", backup_path=str(daemon.backup_path), **given)
+    return ended["status"] == "successful", ended
+
+
+def typed(daemon: Daemon, *words: str) -> tuple[int, dict[str, object]]:
     """Check on the command line; return the exit status and the answer."""
-    target = str(path or daemon.backup_path)
-    done = daemon.console("backup", "doCoherencyCheck", target, *words, "--sync", "--json", check=False)
-    answer = json.loads(done.stdout.decode().splitlines()[-1])
-    return done.returncode, answer.get("operation", answer)
+    command = ("backup", "doCoherencyCheck", str(daemon.backup_path), *words, "--sync", "--json")
+    done = daemon.console(*command, check=False)
+    return done.returncode, json.loads(done.stdout.decode().splitlines()[-1])
+
+
+def known(daemon: Daemon) -> dict[str, object]:
+    """Return what is known of the checks so far."""
+    found: dict[str, object] = daemon.command("backup/getCoherencyFindings")
+    return found
 
 
 def findings(daemon: Daemon) -> dict[str, int]:
     """Return what is known to be wrong, by code."""
-    answer = json.loads(daemon.console("backup", "getCoherencyFindings", "--json").stdout)
-    return {one["code"]: one["count"] for one in answer["counts"]}
+    return {one["code"]: one["count"] for one in known(daemon)["counts"]}  # type: ignore[attr-defined]
 
 
 def blob_of(daemon: Daemon, host: MailHost, number: int) -> Path:
@@ -74,8 +84,9 @@ def test_a_daemon_that_records_meanwhile_has_no_findings(world):
     delivering.start()
     try:
         for _ in range(3):
-            status, answer = checked(daemon)
-            assert (status, answer["verdict"].partition(" findings")[0][-2:]) == (0, "no"), answer
+            clean, answer = checked(daemon)
+            assert clean, answer
+            assert "no findings" in answer["verdict"]
     finally:
         ended.set()
         delivering.join()
@@ -99,7 +110,7 @@ def test_damage_is_found_told_and_mended(world):
     orphan.chmod(0o600)
     make_old(daemon.backup_path / "items")
 
-    status, answer = checked(daemon)
+    status, answer = typed(daemon)
     expected = {"blob.corrupt": 2, "blob.missing": 1, "history.torn": 1}
     assert status == 1
     assert findings(daemon) == expected, answer
@@ -108,13 +119,13 @@ def test_damage_is_found_told_and_mended(world):
     printed = daemon.console("backup", "getCoherencyFindings").stdout.decode()
     assert "reads the content from the AppServer" in printed
 
-    status, answer = checked(daemon, "fixBackup", "true")
-    assert status == 0, answer
+    clean, answer = checked(daemon, fixBackup=True)
+    assert clean, answer
     assert "4 mended, 0 lost for good, 0 left" in answer["verdict"]
     assert corrupt.read_bytes() == whole
     assert len(list((daemon.backup_path / "damaged").rglob("*="))) == 2
     assert findings(daemon) == {}
-    assert checked(daemon, "checkZimbra", "true")[0] == 0
+    assert checked(daemon, checkZimbra=True)[0]
     assert not [one for one in daemon.status()["problems"] if one["name"] == "coherency"]
 
 
@@ -126,12 +137,12 @@ def test_what_the_appserver_holds_otherwise_is_told(world):
     assert daemon.console("config", "set", "global", "ZxBackup_RealTimeScanner", "FALSE").returncode == 0
     eventually("off", lambda: not daemon.status()["realtime"]["active"])
     host.deliver(address, mailtree.generated_message(7777, size=400))
-    status, answer = checked(daemon, "checkZimbra", "true", "accountIds", address)
-    assert status == 1, answer
+    clean, answer = checked(daemon, checkZimbra=True, accountIds=[address])
+    assert not clean
     assert "1 appserver.unknown" in answer["verdict"]
     daemon.console("config", "set", "global", "ZxBackup_RealTimeScanner", "TRUE")
     eventually("scanned", lambda: not daemon.status()["gaps"], seconds=30)
-    assert checked(daemon, "checkZimbra", "true", "accountIds", address)[0] == 0
+    assert checked(daemon, checkZimbra=True, accountIds=[address])[0]
 
 
 def test_damage_that_recording_meets_has_the_account_checked(world):
@@ -151,7 +162,7 @@ def test_damage_that_recording_meets_has_the_account_checked(world):
 
     eventually("checked", checks, seconds=30)
     assert findings(daemon) == {"history.corrupt": 1}
-    assert checked(daemon, "fixBackup", "true")[0] == 0
+    assert checked(daemon, fixBackup=True)[0]
     eventually("recorded", lambda: not daemon.status()["waiting_photographs"], seconds=30)
     assert daemon.last(address, item)["metadata"]["flags"] == ["flagged", "seen"]
     assert len(checks()) == 1
@@ -160,13 +171,13 @@ def test_damage_that_recording_meets_has_the_account_checked(world):
 def test_single_accounts_and_bounded_runs(world):
     """An account is checked with its contents; runs with a share go on behind each other to a whole pass."""
     daemon, host = world
-    status, answer = checked(daemon, "accountIds", host.addresses[0])
-    assert (status, "no findings" in answer["verdict"]) == (0, True)
+    assert checked(daemon, accountIds=[host.addresses[0]])[0]
+    before = known(daemon)["last_whole"]
     for _ in range(4):
-        status, answer = checked(daemon, "sample", "34%")
-        assert status == 0
-    last_whole = json.loads(daemon.console("backup", "getCoherencyFindings", "--json").stdout)["last_whole"]
-    assert last_whole is not None
+        clean, answer = checked(daemon, sample="34%")
+        assert clean
+        assert "of the pass is done" in answer["verdict"]
+    assert known(daemon)["last_whole"] not in (None, before)
     done = daemon.console("backup", "doCoherencyCheck", str(daemon.backup_path), "sample", "0%", check=False)
     assert done.returncode == 64
 
@@ -177,7 +188,7 @@ def test_a_console_checks_without_a_daemon(world, tmp_path):
     daemon.stop()
     try:
         before = tree_state(daemon.backup_path)
-        status, answer = checked(daemon)
+        status, answer = typed(daemon)
         assert (status, answer["reply"], answer["counts"]) == (0, "coherency", [])
         assert tree_state(daemon.backup_path) == before
         content = b"\x01nobody wants this"
@@ -186,16 +197,14 @@ def test_a_console_checks_without_a_daemon(world, tmp_path):
         orphan.write_bytes(content)
         orphan.chmod(0o600)
         os.utime(orphan, (1, 1))
-        status, answer = checked(daemon, "sample", "100%")
         done = daemon.console("backup", "doCoherencyCheck", str(daemon.backup_path), check=False)
         assert done.returncode == 1
         assert "blob.orphan" in done.stdout.decode()
-        status, answer = checked(daemon, "fixBackup", "true")
+        status, answer = typed(daemon, "fixBackup", "true")
         assert status == 0, answer
         assert not orphan.exists()
-        assert checked(daemon)[0] == 0
         done = daemon.console("backup", "doCoherencyCheck", str(tmp_path / "none"), check=False)
         assert done.returncode == 78
     finally:
         daemon.start()
-    assert checked(daemon)[0] == 0
+    assert checked(daemon)[0]

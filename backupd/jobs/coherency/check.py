@@ -25,7 +25,7 @@ from backupd.jobs.coherency import losses, references, top
 from backupd.jobs.coherency.account_files import GRACE_SECONDS
 from backupd.jobs.coherency.digest_sets import DigestSet
 from backupd.jobs.coherency.findings import Finding, Findings
-from backupd.jobs.coherency.looking import Looked
+from backupd.jobs.coherency.looking import GONE_MAX, Looked
 from backupd.jobs.coherency.rotation import Position, Rings
 from backupd.jobs.coherency.shelves import ACCOUNT_PARTS, Ring, Step, Walk
 from backupd.jobs.coherency.workers import Lookers
@@ -45,12 +45,16 @@ Calm = Callable[[Callable[[], T]], T]
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """What to look at. `accounts` (ids) empty: everything. `share` and `seconds_max` bound a run."""
+    """What to look at. `accounts` (ids) empty: everything. `share` and `seconds_max` bound a run.
+
+    `noted`: the shelves of which `Checked.looked_at` shall tell; None: all.
+    """
 
     accounts: tuple[str, ...] = ()
     share: float | None = None
     seconds_max: float | None = None
     expects_blobs: bool = True
+    noted: frozenset[str] | None = None
 
     @property
     def is_bounded(self) -> bool:
@@ -156,7 +160,7 @@ class _Pass:
         self._began = time.monotonic()
         self._absent: dict[str, set[ItemKey]] = {}
         self._gone: list[ItemKey] = []
-        self._mentioned: set[str] = set()
+        self._mentioned = DigestSet(scratch / "mentioned")
         self._known_accounts: list[str] = []
         self._unreferenced = DigestSet(scratch / "unreferenced")
         self._needed = DigestSet(scratch / "needed")
@@ -175,8 +179,8 @@ class _Pass:
             self._judge_gone()
         self._judge_absent()
         self._judge_unreferenced()
-        self._unreferenced.close()
-        self._needed.close()
+        for held in (self._unreferenced, self._needed, self._mentioned):
+            held.close()
         return self._found
 
     # ----------------------------------------------------------------- what is small
@@ -222,11 +226,9 @@ class _Pass:
         self._found.findings.add(top.look_at_top(self._tree))
         found, digests = top.look_at_ledger(self._check.root, self._scratch, live=self._check.live)
         self._found.findings.add(found)
-        self._mentioned |= digests
+        self._mentioned.add(digests)
         self._run.check()
-        found, digests = top.look_at_journal(self._tree)
-        self._found.findings.add(found)
-        self._mentioned |= digests
+        self._found.findings.add(top.look_at_journal(self._tree, self._mentioned.add))
 
     # ---------------------------------------------------------------------- shelves
 
@@ -269,16 +271,17 @@ class _Pass:
         found.files += looked.files
         found.read_bytes += looked.read_bytes
         if not looked.step.names:
-            found.looked_at.add(looked.step.path)
-            if looked.step.is_account:
-                found.looked_at |= {f"{looked.step.path}/{part}" for part in ACCOUNT_PARTS}
+            own = looked.step.path
+            parts = [f"{own}/{part}" for part in ACCOUNT_PARTS] if looked.step.is_account else []
+            noted = self._wanted.noted
+            found.looked_at.update(one for one in (own, *parts) if noted is None or one in noted)
         if looked.suspects:
             looked.findings = [*self._looked_again(looked)]
         found.findings.add(looked.findings)
         for digest, keys in looked.absent.items():
             if digest in self._absent or len(self._absent) < ABSENT_MAX:
                 self._absent.setdefault(digest, set()).update(keys)
-        self._gone += looked.gone
+        self._gone += looked.gone[: max(0, GONE_MAX - len(self._gone))]
         self._needed.add(looked.digests)
         old = time.time() - GRACE_SECONDS
         if looked.step.ring is Ring.BLOBS and not self._wanted.accounts:

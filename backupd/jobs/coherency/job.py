@@ -95,8 +95,11 @@ class Job:
         """
         # A whole run leaves the rotation of bounded ones alone until it is over.
         position = msgspec.structs.replace(before.position) if wanted.is_bounded else Position()
+        places = {one.finding.path for one in before.findings}
+        places |= {path.rpartition("/")[0] for path in places}
+        noting = msgspec.structs.replace(wanted, noted=frozenset(places))
         try:
-            checked = self._check.run(run, wanted, position)
+            checked = self._check.run(run, noting, position)
         except BaseException:
             if wanted.is_bounded:
                 keep(msgspec.structs.replace(before, position=position))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -154,7 +154,7 @@ class Repair:
         if finding.code in REBUILT:
             return "" if self._index_is_whole() else "restart the daemon: it builds the index anew"
         if finding.code == "journal.torn":
-            return finding.sort.cure if finding in top.look_at_journal(self._tree)[0] else ""
+            return finding.sort.cure if finding in top.look_at_journal(self._tree, _unheard) else ""
         return "" if os.path.lexists(self._root / finding.path) else finding.sort.cure
 
     # -------------------------------------------------------------------- histories
@@ -290,3 +290,7 @@ class Repair:
                 return file.read(judging.HISTORY_BYTES_MAX)
         except FileNotFoundError:
             return None
+
+
+def _unheard(_digests: Iterable[str]) -> None:
+    """Take no notice of what a journal mentions."""

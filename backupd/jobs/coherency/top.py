@@ -11,7 +11,7 @@ import re
 import sqlite3
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -36,6 +36,8 @@ KNOWN = frozenset(
     | {f"{name}{end}" for name in (INDEX, LEDGER) for end in ("", "-wal", "-shm", "-journal")}
 )
 SETTLE_SECONDS = 0.3
+MENTIONED_AT_ONCE = 10_000
+Mention = Callable[[Iterable[str]], None]
 _DIGEST = re.compile(rb'"digest":"([A-Za-z0-9+,]{43}=)"')
 _READ_BYTES = 1 << 20
 
@@ -187,11 +189,10 @@ def _mentioned(connection: sqlite3.Connection) -> set[str]:
 # ------------------------------------------------------------------------------ journal
 
 
-def look_at_journal(tree: Tree) -> tuple[list[Finding], set[str]]:
-    """Return what is wrong with the journal, and the contents that its entries name."""
+def look_at_journal(tree: Tree, mention: Mention) -> list[Finding]:
+    """Return what is wrong with the journal; `mention` hears of the contents that its entries name."""
     found, problems = there(tree, layout.JOURNAL, "journal.corrupt")
     problems += open_to_others(layout.JOURNAL, found)
-    digests: set[str] = set()
     known: list[tuple[int, str]] = []
     for one in found:
         first = journal_reader.first_of(one.name)
@@ -202,15 +203,16 @@ def look_at_journal(tree: Tree) -> tuple[list[Finding], set[str]]:
     for place, (first, path) in enumerate(known):
         following = known[place + 1][0] if place + 1 < len(known) else None
         for attempt in (1, 2):
-            reported = _segment(tree, path, first, following, digests)
+            reported = _segment(tree, path, first, following, mention)
             if not reported or attempt > 1:
                 break
             time.sleep(SETTLE_SECONDS)  # an append may have been under way
         problems += reported
-    return problems, digests
+    return problems
 
 
-def _segment(tree: Tree, path: str, first: int, following: int | None, digests: set[str]) -> list[Finding]:
+def _segment(tree: Tree, path: str, first: int, following: int | None, mention: Mention) -> list[Finding]:
+    digests: list[str] = []
     try:
         with tree.open(path) as file:
             descriptor = file.fileno()
@@ -225,7 +227,10 @@ def _segment(tree: Tree, path: str, first: int, following: int | None, digests: 
                 if following is not None and expected >= following:
                     break  # what stands here was written anew in the next segment
                 if not isinstance(found, Damage):
-                    digests |= {one.decode() for one in _DIGEST.findall(found.payload)}
+                    digests += [one.decode() for one in _DIGEST.findall(found.payload)]
+                    if len(digests) >= MENTIONED_AT_ONCE:
+                        mention(digests)
+                        digests.clear()
                     expected = found.sequence + 1
                     continue
                 is_tail = found.found is None and following is None
@@ -237,4 +242,6 @@ def _segment(tree: Tree, path: str, first: int, following: int | None, digests: 
         return []  # recorded, and removed since it was listed
     except OSError as error:
         return [Finding(code="journal.corrupt", path=path, detail=why_unreadable(error))]
+    finally:
+        mention(digests)
     return []

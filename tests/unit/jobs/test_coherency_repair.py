@@ -9,6 +9,7 @@ import pytest
 
 from backupd import durable
 from backupd.items import ItemKey, digest_of
+from backupd.jobs.coherency.findings import Finding
 from backupd.jobs.coherency.keeping import StoreKeeper, opened_alone
 from backupd.jobs.coherency.repair import REBUILT, Mended, Repair
 from backupd.operations import Run
@@ -37,10 +38,10 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def mend(path: Path, source: bytes | None = None) -> Mended:
+def mend(path: Path, source: bytes | None = None, found: Sequence[Finding] | None = None) -> Mended:
     """Check and repair a path that no daemon has open; `source` is what the AppServer still holds."""
     clock = FakeClock()
-    found = check(path).findings.kept
+    found = check(path).findings.kept if found is None else found
     rebuild = any(one.code in REBUILT for one in found)
     with opened_alone(path, clock, rebuild_index=rebuild) as store:
 
@@ -61,26 +62,36 @@ def stored(store: Store, digest: str, content: bytes) -> bool:
 UNOPENABLE = {"map.missing", "map.unreadable", "map.foreign", "ledger.corrupt", "history.unreadable"}
 
 
-@pytest.mark.parametrize(
-    "damage", [one for one in DAMAGES if one.code not in UNOPENABLE], ids=lambda one: one.name
-)
-def test_after_a_repair_a_path_is_whole_or_names_what_is_lost(
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.name)
+def test_each_damage_is_told_by_its_own_code_alone_and_mended(
     damage: Damage, healthy: Path, tmp_path: Path
 ) -> None:
-    """A second check finds nothing, or only what is told as lost for good or as not ours to mend."""
+    """A check tells that damage and nothing else; after a repair a second one finds nothing.
+
+    Or only what is told as lost for good, or is not ours to mend. No history and no blob is gone then.
+    """
     path = copy(healthy, tmp_path / "damaged")
     before = files(path)
     damage.make(path)
     make_old(path)
+    first = check(path)
+    assert told(first) == {damage.code: damage.count}, first.findings.kept
+    if damage.code in UNOPENABLE:
+        return
     damaged = files(path)
-    mended = mend(path)
+    mended = mend(path, found=first.findings.kept)
     make_old(path)
     checked = check(path)
     assert set(told(checked)) == ({damage.left} if damage.left else set()), (mended, checked.findings.kept)
     kept = {one.read_bytes() for one in path.rglob("*") if one.is_file() and not one.is_symlink()}
     lost = {name for name, content in damaged.items() if content not in kept and name in before}
     assert not {name for name in lost if "accounts/" in name or "items/" in name}
-    assert check(path).findings.total == (0 if damage.left in ("", "blob.lost") else 1)
+    assert checked.findings.total == (0 if damage.left in ("", "blob.lost") else 1)
+
+
+def test_a_healthy_path_has_no_findings(healthy: Path) -> None:
+    """Nothing is found wrong with what the store itself wrote."""
+    assert told(check(healthy)) == {}
 
 
 def files(path: Path) -> dict[str, bytes]:
