@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from backupd.cli.ask import Daemon, NotPermitted
+from backupd.cli.page import warn
 from backupd.clock import SystemClock
 from backupd.commands import COMMANDS
 from backupd.control import CoherencyReply, StatusReply
@@ -52,6 +53,8 @@ def checked_here(daemon: Daemon, parameters: Mapping[str, Value]) -> CoherencyRe
             "only the daemon of a Backup Path can compare it with its AppServer",
             hint="start the daemon, or leave checkZimbra out",
         )
+    if parameters.get("notifications"):
+        warn("no notifications are sent: this check is made by the console, not by the daemon")
     names = parameters.get("accountIds")
     minutes = parameters.get("max_minutes")
     sample = parameters.get("sample")

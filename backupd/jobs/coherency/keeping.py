@@ -52,6 +52,11 @@ class StoreKeeper:
         self._between = between
         self.refetch = refetch
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether no daemon has the path open."""
+        return self._between is _alone
+
     def between(self, work: Callable[[], T]) -> T:
         """Run something while nobody writes histories, blobs and index."""
         return self._between(work)

@@ -48,6 +48,11 @@ _SERVER_KIND_OF = {directory: kind for kind, directory in layout.SERVER_DIRECTOR
 class Keeper(Protocol):
     """Whoever may change the backup: the daemon's recorder lends its thread, or nobody else is there."""
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether no daemon has the path open, so that opening it has built an index that was damaged."""
+        ...
+
     def between(self, work: Callable[[], T]) -> T:
         """Run something while nobody writes histories, blobs and index."""
         ...
@@ -152,7 +157,11 @@ class Repair:
     def _opened(self, finding: Finding) -> str:
         """Say whether opening the path for writing, as a start does, has mended a finding."""
         if finding.code in REBUILT:
-            return "" if self._index_is_whole() else "restart the daemon: it builds the index anew"
+            if self._keeper.is_alone:
+                return "" if self._index_is_whole() else finding.sort.cure
+            # The next opening builds it anew, whether it would find the damage itself or not.
+            (self._root / top.INDEX_DAMAGED).touch(mode=0o600)
+            return "restart the daemon: it builds the index anew then"
         if finding.code == "journal.torn":
             return finding.sort.cure if finding in top.look_at_journal(self._tree, _unheard) else ""
         return "" if os.path.lexists(self._root / finding.path) else finding.sort.cure
@@ -273,7 +282,7 @@ class Repair:
         return ""
 
     def _index_is_whole(self) -> bool:
-        return (self._root / "index.sqlite").is_file() and not (self._root / ".index.sqlite.damaged").exists()
+        return (self._root / top.INDEX).is_file() and not (self._root / top.INDEX_DAMAGED).exists()
 
     def _true_size(self, digest: str) -> int | None:
         if not is_digest(digest):
