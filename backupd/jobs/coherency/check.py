@@ -20,7 +20,7 @@ from typing import TypeVar
 import msgspec
 
 from backupd.clock import Clock
-from backupd.items import ItemKey, file_name_of
+from backupd.items import ItemKey, Kind, file_name_of
 from backupd.jobs.coherency import losses, references, top
 from backupd.jobs.coherency.account_files import GRACE_SECONDS
 from backupd.jobs.coherency.digest_sets import DigestSet
@@ -319,9 +319,13 @@ class _Pass:
     def _judge_gone(self) -> None:
         """Say which items the index knows have no history, neither in their place nor in another."""
         own = self._lookers.own
-        for key in self._gone:
-            if references.lies_elsewhere(self._tree, key):
-                continue
+        account: str | None = None
+        names: set[str] = set()
+        for key in sorted(self._gone):
+            if key.account != account:
+                account, names = key.account, references.history_names(self._tree, key.account)
+            if key.kind is not Kind.ACCOUNT and file_name_of(key.item) in names:
+                continue  # it lies in a wrong place, and is told there
 
             def look(key: ItemKey = key) -> Looked:
                 seen = Looked(Step(Ring.HISTORIES, ""))

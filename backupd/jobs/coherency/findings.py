@@ -76,7 +76,7 @@ SORTS: dict[str, Sort] = {
     "history.size": Sort(
         _DANGER,
         "a state tells another size than its content has: a restore refuses the content",
-        "nothing mends it; the content itself is whole: backupctl backup getBlob",
+        f"{_FIX} writes the true size and keeps the old file in damaged/; the content itself is whole",
     ),
     "history.unreadable": Sort(_DANGER, "the file can't be read at all", _AGAIN),
     "blob.corrupt": Sort(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 
-from backupd.items import ItemKey, file_name_of
 from backupd.jobs.coherency.digest_sets import DigestSet
 from backupd.jobs.coherency.judging import HISTORY_BYTES_MAX
 from backupd.jobs.coherency.shelves import ACCOUNT_PARTS, Step, Walk, there
@@ -37,19 +36,18 @@ def not_misplaced(tree: Tree, digests: Collection[str]) -> set[str]:
     return left
 
 
-def lies_elsewhere(tree: Tree, key: ItemKey) -> bool:
-    """Tell whether a history of this name lies on another shelf of the account."""
-    if not key.account:
-        return False
-    folder = layout.account_directory(key.account)
-    name = file_name_of(key.item)
-    for part in ACCOUNT_PARTS:
-        for bucket in there(tree, f"{folder}/{part}", "history.unreadable")[0]:
-            if bucket.is_directory and any(
-                one.name == name for one in there(tree, f"{folder}/{part}/{bucket.name}", "file.unknown")[0]
-            ):
-                return True
-    return False
+def history_names(tree: Tree, account: str) -> set[str]:
+    """Return the file names of all histories of an account's items, on whatever shelf they lie."""
+    if not account:
+        return set()
+    folder = layout.account_directory(account)
+    return {
+        one.name
+        for part in ACCOUNT_PARTS
+        for bucket in there(tree, f"{folder}/{part}", "history.unreadable")[0]
+        if bucket.is_directory
+        for one in there(tree, f"{folder}/{part}/{bucket.name}", "history.unreadable")[0]
+    }
 
 
 def _histories(tree: Tree) -> Iterator[str]:
