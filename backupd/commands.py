@@ -8,7 +8,17 @@ are judged by `backupd.parameters`.
 from __future__ import annotations
 
 from backupd.command import Command, CommandKind
-from backupd.command_tables import buckets, core, looking, protection, restores, scans, settings, volumes
+from backupd.command_tables import (
+    buckets,
+    coherency,
+    core,
+    looking,
+    protection,
+    restores,
+    scans,
+    settings,
+    volumes,
+)
 
 MODULES = {
     "backup": "scan, find and bring back what is in the backup",
@@ -22,9 +32,7 @@ SHORTCUTS = {"status": ("backup", "status"), "doctor": ("backup", "doctor")}
 """Commands that need no module."""
 
 _COMING_NAMES = {
-    "backup": (
-        "check-ldap-dump, doBackupLDAP, doCheckShares, doCoherencyCheck, doFixShares, doPurge, doRawRestore"
-    ),
+    "backup": ("check-ldap-dump, doBackupLDAP, doCheckShares, doFixShares, doPurge, doRawRestore"),
 }
 
 _COMING = tuple(
@@ -44,6 +52,7 @@ COMMANDS: tuple[Command, ...] = (
     *scans.ROWS,
     *restores.ROWS,
     *protection.ROWS,
+    *coherency.ROWS,
     *settings.ROWS,
     *volumes.ROWS,
     *core.ROWS,

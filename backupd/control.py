@@ -22,8 +22,11 @@ from backupd.views import (
     BucketView,
     ChangedView,
     CheckView,
+    CoherencyCount,
+    CoherencyView,
     CountView,
     DomainView,
+    FindingView,
     FolderView,
     FoundItem,
     GapView,
@@ -286,6 +289,7 @@ class StatusReply(_Answer, frozen=True, kw_only=True, tag="status"):
     all_held: bool = False
     retention_suspended: int = 0
     accounts_not_enabled: int = 0
+    coherency: CoherencyView = CoherencyView()
 
 
 class BackupInfoReply(_Answer, frozen=True, kw_only=True, tag="backup-info"):
@@ -352,6 +356,23 @@ class DoctorReply(_Answer, frozen=True, kw_only=True, tag="doctor"):
     checks: tuple[CheckView, ...]
 
 
+class CoherencyReply(_Answer, frozen=True, kw_only=True, tag="coherency"):
+    """What coherency checks found in a Backup Path: numbers by code, then the findings.
+
+    `share` is the part of the present pass that is done; `more` findings are counted and not listed.
+    """
+
+    path: str
+    clean: bool = True
+    verdict: str = ""
+    checked: datetime | None = None
+    last_whole: datetime | None = None
+    share: float = 0.0
+    counts: tuple[CoherencyCount, ...] = ()
+    findings: tuple[FindingView, ...] = ()
+    more: int = 0
+
+
 Reply = (
     DoneReply
     | ErrorReply
@@ -380,6 +401,7 @@ Reply = (
     | ServicesReply
     | NotificationsReply
     | DoctorReply
+    | CoherencyReply
 )
 
 _encoder = msgspec.json.Encoder()

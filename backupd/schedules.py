@@ -37,7 +37,7 @@ JOBS = (
         name="coherencyCheck",
         attribute="backupCoherencyCheckScheduler",
         meaning="the coherency check of the Backup Path",
-        not_yet="this version does not have the coherency check yet: nothing runs",
+        operation="doCoherencyCheck",
     ),
     ScheduledJob(
         name="configurationDump",

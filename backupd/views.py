@@ -451,3 +451,43 @@ class CheckView(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome
     found: str
     cure: str = ""
+
+
+class CoherencyCount(msgspec.Struct, frozen=True, kw_only=True):
+    """How often one code was found in a coherency check, and what it means (docs/coherency.md)."""
+
+    code: str
+    count: int
+    severity: str
+    meaning: str
+    cure: str
+
+
+class FindingView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One finding of a coherency check. `left` says why a repair did not mend it."""
+
+    code: str
+    severity: str
+    path: str
+    detail: str = ""
+    account: str = ""
+    items: tuple[str, ...] = ()
+    digest: str = ""
+    left: str = ""
+
+
+class CoherencyView(msgspec.Struct, frozen=True, kw_only=True):
+    """What coherency checks found that nothing has mended: numbers by code, and the same in words.
+
+    `dangers` are those by which something can't be restored. `share` is the part of the present pass that is
+    done, `last_whole` when one last came to its end.
+    """
+
+    findings: int = 0
+    dangers: int = 0
+    lost: int = 0
+    words: str = ""
+    counts: dict[str, int] = {}
+    last_run: datetime | None = None
+    last_whole: datetime | None = None
+    share: float = 0.0

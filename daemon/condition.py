@@ -14,6 +14,7 @@ import msgspec
 from backupd.operations import OperationStatus
 from backupd.views import (
     BrokerView,
+    CoherencyView,
     GapView,
     OperationView,
     Problem,
@@ -41,6 +42,7 @@ RECORDING_PAUSED = "recording_paused"
 SPACE_LOW = "space_low"
 BACKUP_PATH_GONE = "backup_path_gone"
 DAMAGED = "damaged"
+COHERENCY = "coherency"
 GAP = "gap"
 OPERATION_FAILED = "operation_failed"
 UNSENT = "notifications_unsent"
@@ -79,6 +81,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     last_proven_restore: datetime | None = None
     volume: VolumeView | None = None
     suspensions: Sequence[SuspensionView] = ()
+    coherency: CoherencyView = CoherencyView()
 
 
 def problems(facts: Facts) -> list[Problem]:
@@ -263,6 +266,7 @@ def _store_problems(facts: Facts) -> list[Problem]:
         _danger(DAMAGED, f"damaged: {sentence}", "the rest of the backup goes on; keep the file for repair")
         for sentence in facts.damaged[:5]
     ]
+    found += _coherency_problems(facts)
     if facts.config_trouble:
         found.append(
             _attention(
@@ -312,6 +316,21 @@ def _loss_problems(facts: Facts) -> list[Problem]:
             _attention(MASS_DELETION_MORE, f"retention of {more:,} more accounts is suspended", hint)
         )
     return found
+
+
+def _coherency_problems(facts: Facts) -> list[Problem]:
+    known = facts.coherency
+    if not known.findings:
+        return []
+    tell = _danger if known.dangers else _attention
+    return [
+        tell(
+            COHERENCY,
+            f"the coherency check found: {known.words}",
+            "backupctl backup getCoherencyFindings says what each means; "
+            "doCoherencyCheck with fixBackup true mends what can be mended",
+        )
+    ]
 
 
 def _danger(name: str, message: str, hint: str) -> Problem:

@@ -34,6 +34,7 @@ from backupd.store.store import Store
 from daemon import wiring
 from daemon.announcing import Announcing
 from daemon.control_socket import ControlSocket
+from daemon.damage_watch import DamageWatch
 from daemon.effects import Effects
 from daemon.enrolling import Enrolling
 from daemon.external_volume import STORE
@@ -118,7 +119,15 @@ class Daemon:
         )
         self._enrolling = await asyncio.to_thread(Enrolling, store, self._settings, clock=clock)
         self._settings.on_change(self._setting_changed)
-        recorder = Recorder(store, appserver, clock=clock, window=window, enrolment=self._enrolling)
+        self._damage = DamageWatch(lambda: self._queue, store.layout.root, clock=clock)
+        recorder = Recorder(
+            store,
+            appserver,
+            clock=clock,
+            window=window,
+            enrolment=self._enrolling,
+            damage_met=self._damage.met,
+        )
         self._stack.push_async_callback(asyncio.to_thread, recorder.close)
         self._journal_thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._stack.push_async_callback(asyncio.to_thread, self._journal_thread.shutdown)
@@ -263,6 +272,7 @@ class Daemon:
                     ("operations", self._queue.run()),
                     ("healing", self._healing.run()),
                     ("guard", self._protecting.run()),
+                    ("damage", self._damage.run()),
                     ("scheduler", self._scheduler.run()),
                     ("warnings", self._warn_if_idle()),
                     ("announcing", self._announcing.run(self._front.answers.status)),

@@ -10,8 +10,9 @@ from typing import TypeVar
 from backupd.clock import Clock
 from backupd.control import BackupInfoReply, BlobReply, DiffReply, ItemReply, Reply
 from backupd.errors import UsageError
+from backupd.jobs.coherency import job
 from backupd.store.store import Store
-from daemon import holdings, looking_back, server_archives, views
+from daemon import coherency, holdings, looking_back, server_archives, views
 from daemon.answering import Answering, Given
 from daemon.peers import Caller, Forbidden
 
@@ -39,9 +40,14 @@ class Looking:
             "backup getAccountInfo": self._reading(holdings.account),
             "backup getAvailableAccounts": self._reading(holdings.accounts),
             "backup getAvailableDomains": self._reading(holdings.domains),
+            "backup getCoherencyFindings": self._coherency,
             "backup getMap": self._get_map,
             "backup getServerConfig": self._get_server_config,
         }
+
+    async def _coherency(self, _given: Given, _caller: Caller) -> Reply:
+        known = await asyncio.to_thread(coherency.remembered, self._store)
+        return job.reply_of_remembered(self._store.layout.root, known)
 
     async def blob(self, digest: str) -> AsyncGenerator[bytes, None]:
         """Open a content and return its bytes in pieces; the last comes only once all are verified."""

@@ -102,6 +102,18 @@ TABLE = (
     _gauge(
         "operation_last_failed", "1 if the last ended one of this type failed or was interrupted.", "type"
     ),
+    _gauge(
+        "coherency_findings",
+        "What coherency checks found and nothing has mended, by code and severity.",
+        "code",
+        "severity",
+    ),
+    _gauge("coherency_last_run_timestamp_seconds", "When a coherency check last ended; 0: never."),
+    _gauge(
+        "coherency_last_pass_timestamp_seconds",
+        "When the whole Backup Path was last checked, in one run or several; 0: never.",
+    ),
+    _gauge("coherency_pass_share", "The part of the present pass of coherency checks that is done, 0 to 1."),
     _gauge("last_proven_restore_timestamp_seconds", "When a restore drill last succeeded; 0: never."),
     _gauge("schedule_enabled", "1 if the job runs by itself.", "schedule"),
     _gauge("schedule_next_run_timestamp_seconds", "When the job runs next; none if never.", "schedule"),

@@ -9,9 +9,10 @@ from datetime import datetime
 
 import msgspec
 
+from backupd.jobs.coherency.findings import SORTS
 from backupd.operations import Operation, OperationStatus
-from backupd.views import Severity, VolumeView
-from backupd.volumes.calls import CALLS
+from backupd.views import CoherencyView, Severity, VolumeView
+from backupd.volumes.counting import CALLS
 from daemon.freshness import Freshness
 from daemon.scheduler import Job
 from daemon.standing import Survey
@@ -147,8 +148,17 @@ def _operations(survey: Survey) -> Iterator[Value]:
         assert one.ended is not None
         yield "operation_last_success_timestamp_seconds", (type_,), one.ended.timestamp()
         yield "operation_last_duration_seconds", (type_,), _age(one.ended, one.started)
+    yield from _coherency(survey.status.coherency)
     proven = survey.status.last_proven_restore
     yield "last_proven_restore_timestamp_seconds", (), proven.timestamp() if proven else 0
+
+
+def _coherency(known: CoherencyView) -> Iterator[Value]:
+    for code, count in sorted(known.counts.items()):
+        yield "coherency_findings", (code, SORTS[code].weight.value), count
+    for name, when in (("run", known.last_run), ("pass", known.last_whole)):
+        yield f"coherency_last_{name}_timestamp_seconds", (), when.timestamp() if when else 0
+    yield "coherency_pass_share", (), known.share
 
 
 def _schedules(jobs: Sequence[Job]) -> Iterator[Value]:

@@ -18,6 +18,7 @@ from backupd.store.protections import Protections
 from backupd.store.store import Store
 from backupd.views import (
     BrokerView,
+    CoherencyView,
     CountView,
     GapView,
     OperationView,
@@ -27,7 +28,7 @@ from backupd.views import (
     SuspensionView,
     VolumeView,
 )
-from daemon import condition, views
+from daemon import coherency, condition, views
 from daemon.doubts import Doubts
 from daemon.enrolling import Enrolling
 from daemon.freshness import Doubt, Freshness, base_moment, freshness
@@ -146,6 +147,7 @@ class Standing:
             last_proven_restore=_last_success(operations, DRILL_TYPE),
             volume=self._volume(),
             suspensions=stored.suspensions,
+            coherency=stored.coherency,
         )
         fresh = await asyncio.to_thread(_freshness, facts, stored)
         subscription, publisher = self._realtime.subscription, self._realtime.publisher
@@ -204,6 +206,7 @@ class Standing:
             all_held=stored.all_held,
             retention_suspended=len(stored.suspensions),
             accounts_not_enabled=stored.not_enabled,
+            coherency=facts.coherency,
         )
 
     def _read_store(self) -> _Stored:
@@ -249,6 +252,7 @@ class Standing:
             last_scan_began=last_scan_began,
             accounts=info.accounts,
             counts=info.counts,
+            coherency=coherency.view(store),
             space=msgspec.structs.replace(info.space, threshold_bytes=store.space_threshold_bytes),
         )
 
@@ -311,6 +315,7 @@ class _Stored(msgspec.Struct, frozen=True, kw_only=True):
     all_held: bool = False
     suspensions: Sequence[SuspensionView] = ()
     not_enabled: int = 0
+    coherency: CoherencyView = CoherencyView()
 
 
 def _backup_path_trouble(store: Store) -> str:

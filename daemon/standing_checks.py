@@ -156,7 +156,7 @@ def judge_proof(facts: Facts) -> CheckView:
 
 
 def judge_stores(facts: Facts) -> list[CheckView]:
-    """Judge what waits and what is damaged: gaps, photographs, recorder, files."""
+    """Judge what waits and what is damaged: gaps, photographs, recorder, files, checks."""
     found = [_judge_gaps(facts)]
     waiting = facts.waiting_photographs
     if waiting:
@@ -183,7 +183,7 @@ def judge_stores(facts: Facts) -> list[CheckView]:
         found.append(verdict.critical("damaged files", text, cure))
     else:
         found.append(verdict.ok("damaged files", "none known; what is read is verified"))
-    return [*found, _judge_losses(facts)]
+    return [*found, _judge_losses(facts), _judge_coherency(facts)]
 
 
 def _judge_losses(facts: Facts) -> CheckView:
@@ -194,6 +194,18 @@ def _judge_losses(facts: Facts) -> CheckView:
     text = f"retention is suspended for {verdict.some(named, len(named), shown_max=GAPS_NAMED_MAX)}"
     cure = "was it meant? bring back what is missed, then: backupctl backup doResumeRetention ACCOUNT"
     return verdict.warning(name, text, cure)
+
+
+def _judge_coherency(facts: Facts) -> CheckView:
+    """Judge what checks of the whole path found, and say when the last one was."""
+    name, known = "coherency", facts.coherency
+    if known.findings:
+        judged = verdict.critical if known.dangers else verdict.warning
+        return judged(name, f"found and not mended: {known.words}", "backupctl backup getCoherencyFindings")
+    if known.last_run is None:
+        return verdict.ok(name, "the Backup Path was never checked: backupctl backup doCoherencyCheck PATH")
+    lost = f"; {known.lost:,} contents are known as lost" if known.lost else ""
+    return verdict.ok(name, f"the last check found nothing, {_ago(facts.now - known.last_run)} ago{lost}")
 
 
 def _judge_gaps(facts: Facts) -> CheckView:

@@ -22,6 +22,7 @@ from backupd.jobs.smartscan.scan import SmartScan
 from backupd.store.store import Store
 from daemon import wiring
 from daemon.blob_archives import BlobArchive
+from daemon.coherency import CoherencyWorks
 from daemon.enrolling import Enrolling
 from daemon.metadata_sending import MetadataSending
 from daemon.operations_queue import Factory
@@ -45,6 +46,10 @@ class Ingredients(msgspec.Struct, frozen=True, kw_only=True):
     metadata: MetadataSending
     open_archive: Callable[[str, Path], BlobArchive]
 
+    def value(self, attribute: str) -> str:
+        """Return an attribute of this server as it is now, as text."""
+        return str(self.settings.get(attribute, Scopes(server=self.server_id)).value)
+
     def is_true(self, attribute: str) -> bool:
         """Tell whether a Boolean attribute of this server is true now."""
         return bool(self.settings.get(attribute, Scopes(server=self.server_id)).value)
@@ -52,7 +57,21 @@ class Ingredients(msgspec.Struct, frozen=True, kw_only=True):
 
 def make_factories(of: Ingredients) -> dict[str, Factory]:
     """Return a factory for each type of operation."""
-    return {**_scans_and_restores(of).factories()}
+    return {**_scans_and_restores(of).factories(), **_checks(of).factories()}
+
+
+def _checks(of: Ingredients) -> CoherencyWorks:
+    return CoherencyWorks(
+        store=of.store,
+        appserver=of.appserver,
+        recording=of.recording,
+        clock=of.clock,
+        workers=of.config.scan.workers,
+        scheduled=lambda: (
+            f"{of.value('backupCoherencyCheckShare')}%",
+            int(of.value("backupCoherencyCheckMinutes")) or None,
+        ),
+    )
 
 
 def _scans_and_restores(of: Ingredients) -> Works:

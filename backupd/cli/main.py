@@ -23,6 +23,7 @@ from backupd.commands import Command
 from backupd.control import (
     AccountsReply,
     BlobReply,
+    CoherencyReply,
     DoctorReply,
     DoneReply,
     ErrorReply,
@@ -118,6 +119,12 @@ def _run(words: Sequence[str], environ: Mapping[str, str]) -> int:
     if request.command.name == "doctor":
         return _examine(request, request.command, environ)
     daemon = Daemon(socket_path(options.socket, environ), server=options.host)
+    if request.command.name == "doCoherencyCheck":
+        from backupd.cli import coherency  # noqa: PLC0415 - the engine, which only this command needs
+
+        checked = coherency.checked_here(daemon, request.parameters)
+        if checked is not None:
+            return _shown(checked, request, request.command)
     return _ask(daemon, request, request.command)
 
 
@@ -170,6 +177,15 @@ def _ask(daemon: Daemon, request: Request, command: Command) -> int:
         show(reply, command, page)
         sys.stdout.write(written)
     return _ended(reply, json=options.json)
+
+
+def _shown(reply: CoherencyReply, request: Request, command: Command) -> int:
+    """Show what a check found that was made here, and return the status that says whether it is clean."""
+    if request.options.json:
+        sys.stdout.write(harmless_json(encode(reply)) + "\n")
+    else:
+        show(reply, command, page_for(sys.stdout))
+    return 0 if reply.clean else 1
 
 
 def _ended(reply: Reply, *, json: bool) -> int:

@@ -10,6 +10,7 @@ from typing import assert_never
 
 from backupd.cli.page import Page
 from backupd.cli.show_buckets import show_buckets
+from backupd.cli.show_coherency import show_coherency
 from backupd.cli.show_past import show_diff, show_folders, show_history
 from backupd.cli.show_server import (
     show_accounts,
@@ -34,6 +35,7 @@ from backupd.control import (
     BackupInfoReply,
     BlobReply,
     BucketsReply,
+    CoherencyReply,
     ConfigReply,
     DiffReply,
     DoctorReply,
@@ -109,6 +111,8 @@ def show(reply: Reply, command: Command, page: Page) -> None:  # noqa: C901, PLR
             show_schedules(reply, page)
         case DoctorReply():
             show_doctor(reply, page)
+        case CoherencyReply():
+            show_coherency(reply, page)
         case ConfigReply() | AttributeReply():
             _show_setting(reply, command, page)
         case StatusReply():

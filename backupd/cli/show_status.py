@@ -71,6 +71,7 @@ def _machine(status: StatusReply) -> Sequence[tuple[str, str]]:
         *_volume(status.volume, status.now),
         ("queue", "; ".join(running) or "empty"),
         ("proven restore", _proof(status)),
+        ("coherency", _coherency(status)),
         *_next_runs(status),
     )
 
@@ -107,6 +108,16 @@ def _proof(status: StatusReply) -> str:
     if proven is None:
         return "none yet: backupctl backup doRestoreDrill"
     return f"drill of {local(proven)}, {duration((status.now - proven).total_seconds())} ago"
+
+
+def _coherency(status: StatusReply) -> str:
+    known = status.coherency
+    if known.last_run is None:
+        return "never checked: backupctl backup doCoherencyCheck " + visible(status.backup_path)
+    found = known.words or "no findings"
+    lost = f"; {known.lost:,} contents known as lost" if known.lost else ""
+    share = f", {known.share:.0%} of a pass" if 0 < known.share < 1 else ""
+    return f"{visible(found)}{lost}; checked {local(known.last_run)}{share}"
 
 
 def _broker(view: BrokerView) -> str:

@@ -79,6 +79,11 @@ def archives(layout: Layout, type_: ArchiveType) -> list[Archive]:
     return sorted(found, key=lambda archive: archive.date, reverse=True)
 
 
+def is_archive_name(name: str) -> bool:
+    """Tell whether a file name is one of an archive."""
+    return _NAME.match(name) is not None
+
+
 def archive_at(path: Path) -> Archive:
     """Return the archive at a path; its name must be one. Raises `UsageError`, `NoArchive`."""
     if not _NAME.match(path.name):

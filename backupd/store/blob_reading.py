@@ -54,6 +54,18 @@ def content_size(head: bytes, stored: int, path: str, digest: str) -> int:
     return _told_size(head, path, digest) if looks_compressed(head) else stored
 
 
+def size_told(file: BinaryIO) -> int | None:
+    """Return the size of its content as a blob's file tells it, None where it tells none."""
+    head = file.read(HEADER_BYTES_MAX)
+    if not looks_compressed(head):
+        return file.seek(0, io.SEEK_END)
+    try:
+        size = zstandard.get_frame_parameters(head).content_size
+    except zstandard.ZstdError:
+        return None
+    return None if size == zstandard.CONTENTSIZE_UNKNOWN else int(size)
+
+
 def _verifying(
     file: BinaryIO, digest: str, path: str, bytes_max: int | None, stored: int | None
 ) -> _VerifyingReader:

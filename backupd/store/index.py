@@ -214,6 +214,11 @@ class Index:
         with self._reading() as connection:
             yield from index_queries.keys(connection, account)
 
+    def known_blob(self, digest: str) -> bool:
+        """Tell whether any state refers to a digest."""
+        with self._reading() as connection:
+            return index_queries.has_blob(connection, digest)
+
     def digests(self) -> Iterator[str]:
         """Yield every digest that a state refers to, page by page."""
         with self._reading() as connection:

@@ -206,6 +206,12 @@ def keys(connection: sqlite3.Connection, account: str) -> Iterator[ItemKey]:
         after = rows[-1]
 
 
+def has_blob(connection: sqlite3.Connection, digest: str) -> bool:
+    """Tell whether any state refers to a digest."""
+    query = "SELECT 1 FROM blobs WHERE digest = ?"
+    return connection.execute(query, (digest_bytes(digest),)).fetchone() is not None
+
+
 def digests(connection: sqlite3.Connection) -> Iterator[str]:
     """Yield every digest that a state refers to; see `Index.digests`."""
     last = b""

@@ -98,6 +98,12 @@ class JournalReader:
                 raise damage_error(segment, size, limit)
 
 
+def first_of(name: str) -> int | None:
+    """Return the sequence number that a segment of this file name begins with, None for another file."""
+    matched = _NAME.match(name)
+    return int(matched[1]) if matched else None
+
+
 def segments_of(directory: Path) -> tuple[Segment, ...]:
     """Return the segments of a directory in order."""
     found = ((_NAME.match(path.name), path) for path in directory.iterdir())

@@ -177,7 +177,7 @@ class LocalVolume:
             for entry in entries:
                 maker = entry.name.rpartition(".")[0]
                 if maker not in alive:
-                    alive[maker] = _is_alive(maker)
+                    alive[maker] = is_alive(maker)
                 if not alive[maker]:
                     os.unlink(entry.path)  # noqa: PTH108 - strings: pathlib costs more than the system call
                     removed += 1
@@ -294,7 +294,8 @@ def _started(process: int) -> int:
         return 0
 
 
-def _is_alive(maker: str) -> bool:
+def is_alive(maker: str) -> bool:
+    """Tell whether the process that made a staged file, as the beginning of its name says, still runs."""
     process, _, started = maker.partition("-")
     return process.isdigit() and started.isdigit() and _started(int(process)) == int(started) != 0
 

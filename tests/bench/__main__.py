@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from tests.bench import realtime, restores, scans, uploads
+from tests.bench import checks, realtime, restores, scans, uploads
 from tests.bench.figures import Measurement, Report, machine
 
 MEASUREMENTS: dict[str, Callable[..., Measurement]] = {
@@ -28,6 +28,7 @@ MEASUREMENTS: dict[str, Callable[..., Measurement]] = {
     "account_at": restores.measure_account_at,
     "restore": restores.measure_restore,
     "uploads": uploads.measure_uploads,
+    "coherency": checks.measure_coherency,
 }
 
 

@@ -81,7 +81,14 @@ UPLOAD = (
 AFTER_DAMAGE = ("journal.cut_tail", "history.repair")
 """Passed by a start after a power cut that tore what was being written."""
 
+_REPAIR = "tests/unit/jobs/test_coherency_repair.py ends a repair there, and the next one finishes it"
 ELSEWHERE = {
+    "coherency.move": _REPAIR,
+    "coherency.moved": _REPAIR,
+    "coherency.kept_aside": _REPAIR,
+    "coherency.replaced": _REPAIR,
+    "coherency.written_anew": _REPAIR,
+    "coherency.losses_noted": _REPAIR,
     "mending.content_written": "doRestoreBlobs: a kill leaves the old file, and one aside that nothing lists",
     "mending.content_placed": "doRestoreBlobs: a kill leaves the new file, and the old one aside",
     **dict.fromkeys(

@@ -41,6 +41,7 @@ def _also(scene: Scene, metric: str, values: str | None, labels: str = "") -> Sc
 CRITICAL, WARNING = "critical", "warning"
 SCANNED, WORST = "smartscan_last_success_timestamp_seconds", "recovery_age_seconds_worst"
 PROVEN = "last_proven_restore_timestamp_seconds"
+DAMAGED_BLOBS = 'code="blob.corrupt",severity="danger"'
 FREE, THRESHOLD, TOTAL = "disk_free_bytes", "disk_threshold_bytes", "disk_total_bytes"
 
 SCENES = (
@@ -106,6 +107,7 @@ SCENES = (
         THRESHOLD,
         "0x3000",
     ),
+    _scene("BackupdIncoherent", CRITICAL, "1m", "coherency_findings", "2x3000", DAMAGED_BLOBS),
     _scene("BackupdDamaged", CRITICAL, "1m", "damaged_files", "1x3000"),
     _scene("BackupdMassDeletion", CRITICAL, "1m", "retention_suspended_accounts", "1x3000"),
 )

@@ -22,6 +22,7 @@ from tests.world.patience import eventually
 
 SERVER = "mail.example.com"
 NOT_YET = 69
+CONFIGURATION = 78
 PRELUDE = "shopt -s expand_aliases\nalias carbonio=backupctl\nzmhostname() {{ echo {server}; }}\n{line}\n"
 
 
@@ -155,7 +156,6 @@ def test_the_directory_dump_is_turned_off(daemon):
 @pytest.mark.parametrize(
     "line",
     [
-        "carbonio backup doCoherencyCheck /opt/zextras/backup/zextras",
         "carbonio backup doPurge",
         "carbonio --json backup doBackupLDAP start",
         "carbonio backup setBackupVolume Default start",
@@ -213,6 +213,15 @@ def test_a_bucket_is_tried_out(daemon, moto, tmp_path):
     found = {check["name"]: check["outcome"] for check in json.loads(tried)["checks"]}
     assert {found[name] for name in ("reach", "list", "put", "get", "delete")} == {"ok"}
     typed(daemon, f"carbonio core doDeleteBucket MinIO {uuid}")
+
+
+def test_the_coherency_check_as_printed(daemon):
+    """The daemon's own path is queued and ends well; the path of the line as printed is looked for here."""
+    line = f"carbonio backup doCoherencyCheck {daemon.backup_path}"
+    operation = json.loads(typed(daemon, f"{line} fixDoubleGzip skip --json"))["operation"]
+    assert daemon.wait_for_operation(operation["uuid"])["status"] == "successful"
+    absent = "carbonio backup doCoherencyCheck /opt/zextras/backup/absent"
+    assert "/opt/zextras/backup/absent" in typed(daemon, absent, status=CONFIGURATION)
 
 
 def test_the_backup_path_is_changed(daemon):

@@ -69,12 +69,15 @@ class Recorder:
         window: timedelta = WINDOW,
         blobless: Callable[[], bool] = lambda: False,
         enrolment: Enrolment | None = None,
+        damage_met: Callable[[ItemKey], None] = lambda _key: None,
     ) -> None:
+        """`damage_met` hears of items whose history can't be read or grown, on the recorder's thread."""
         self._store = store
         self._appserver = appserver
         self._clock = clock
         self._window = window
         self._blobless = blobless
+        self._damage_met = damage_met
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="recorder")
         self._recent: OrderedDict[ItemKey, Recent] = OrderedDict()
         self._cursor = store.index.cursor()
@@ -281,6 +284,7 @@ class Recorder:
         except CorruptHistory as error:
             log.error("history_corrupt", account=key.account, item=key.item, error=error.message)
             recent = Recent(None, frozenset())
+            self._damage_met(key)
         self._remember(key, recent)
         return recent
 
@@ -344,6 +348,7 @@ class Recorder:
             except CorruptHistory as error:
                 self._recent.pop(key, None)
                 self.waiting.keep_states(key, states, error)
+                self._damage_met(key)
                 continue
             transactions += len(states)
             self._sieve.note(key, states[-1])

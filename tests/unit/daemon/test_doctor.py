@@ -23,7 +23,7 @@ NAMES = [
     *("daemon", "configuration", "secrets", "state directory", "broker", "AppServer", "restores", "watch"),
     *("Backup Path", "file system", "space", "scanners", "last scan", "operations"),
     *("proven restore", "schedules", "gaps"),
-    *("waiting photographs", "recorder", "damaged files", "notifications", "metrics"),
+    *("waiting photographs", "recorder", "damaged files", "coherency", "notifications", "metrics"),
     *("clock", "time zone", "service user", "open files"),
 ]
 """Every check of a daemon whose Realtime Scanner has not begun, in the order of the answer."""

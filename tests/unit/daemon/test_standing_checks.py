@@ -11,6 +11,7 @@ import pytest
 from backupd.operations import OperationStatus
 from backupd.views import (
     CheckView,
+    CoherencyView,
     GapView,
     OperationView,
     Outcome,
@@ -123,6 +124,8 @@ def test_proof(changes: dict[str, Any], outcome: Outcome, word: str):
         ({"recorder": RecorderView(paused="disk full")}, "recorder", CRITICAL, "disk full"),
         ({"recorder": RecorderView(lag_seconds=LAG_SECONDS_MAX)}, "recorder", OK, "60 s behind"),
         ({"recorder": RecorderView(lag_seconds=LAG_SECONDS_MAX + 1)}, "recorder", WARNING, "iostat"),
+        ({"coherency": CoherencyView(findings=2, dangers=1, words="2 x")}, "coherency", CRITICAL, "2 x"),
+        ({"coherency": CoherencyView(findings=1, words="1 y")}, "coherency", WARNING, "1 y"),
         ({"damaged": ("a", "b", "c", "d", "e")}, "damaged files", CRITICAL, "a; b; c and 2 more"),
         ({"suspensions": (SUSPENDED,)}, "mass deletions", WARNING, "a@example.com since"),
     ],

@@ -1,0 +1,158 @@
+"""Who may change the backup during a repair: an open store, and the way to be alone with it."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from backupd.clock import Clock
+from backupd.errors import BackupPathRefused, CorruptJournal
+from backupd.items import ItemKey, Kind, identifier_of
+from backupd.states import State
+from backupd.store import index_audit, ownership, unwritten
+from backupd.store.layout import Layout
+from backupd.store.lock import PathLock
+from backupd.store.store import Store
+
+T = TypeVar("T")
+Refetch = Callable[[str, Sequence[ItemKey]], bool]
+
+
+class Between(Protocol):
+    """Runs something while nobody writes to the backup."""
+
+    def __call__(self, work: Callable[[], T], /) -> T:
+        """Return what `work` returns."""
+        ...
+
+
+def _alone(work: Callable[[], T], /) -> T:
+    return work()
+
+
+def _never(_digest: str, _items: Sequence[ItemKey]) -> bool:
+    return False
+
+
+class StoreKeeper:
+    """Changes an open store. `between` lends the time in which nobody else does; without it nobody may."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        between: Between = _alone,
+        refetch: Refetch = _never,
+    ) -> None:
+        self._store = store
+        self._between = between
+        self.refetch = refetch
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether no daemon has the path open."""
+        return self._between is _alone
+
+    def between(self, work: Callable[[], T]) -> T:
+        """Run something while nobody writes histories, blobs and index."""
+        return self._between(work)
+
+    def known(self, key: ItemKey) -> list[State]:
+        """Return the states that the index knows of an item."""
+        try:
+            connection = self._reading()
+            try:
+                return index_audit.states_of(connection, key)
+            finally:
+                connection.close()
+        except sqlite3.Error:
+            return []
+
+    def kinds_of(self, account: str, item: str) -> list[Kind]:
+        """Return the kinds under which the index knows an id."""
+        return [kind for kind in Kind if self._store.index.item(account, item, kind) is not None]
+
+    def take_in(self, key: ItemKey, states: Sequence[State]) -> None:
+        """Make the index say of an item what its history does, at once."""
+        index = self._store.index
+        index.forget(key)
+        if states:
+            index.record(key, states)
+        index.commit(index.cursor())
+        # What was told since the start as damaged is mended now.
+        place = str(self._store.layout.history(key))
+        self._store.damaged[:] = [told for told in self._store.damaged if not told.startswith(f"{place}:")]
+
+    def users_of(self, digest: str) -> list[ItemKey]:
+        """Return the items with states that need a content."""
+        return self._store.index.blob_references(digest)
+
+    def is_awaited(self, digest: str) -> bool:
+        """Tell whether a content is referred to now, by the index or by what is not recorded yet."""
+        if self._store.index.known_blob(digest):
+            return True
+        after = self._store.index.cursor()
+        while True:
+            try:
+                entries = self._store.journal.read(after)
+            except CorruptJournal as error:
+                after = error.resume_after
+                continue
+            if not entries:
+                return False
+            if any(entry.change.digest == digest for entry in entries):
+                return True
+            after = entries[-1].sequence
+
+    def settle(self) -> None:
+        """Make what was taken in durable: every step was."""
+
+    def _reading(self) -> sqlite3.Connection:
+        return unwritten.opened(
+            unwritten.located(Layout(self._store.layout.root).index, self._store.layout.root, live=True)
+        )
+
+
+def opened_alone(root: Path, clock: Clock, *, rebuild_index: bool) -> Store:
+    """Open a path whose daemon does not run, for a repair: takes the lock, as a start of the daemon does.
+
+    `rebuild_index`: do not trust the index that is there. Raises `BackupPathRefused`, `ConfigError`.
+    """
+    maps = Layout(root).map_files()
+    if len(maps) != 1:
+        raise BackupPathRefused(
+            f"{root} can't be repaired: it holds {len(maps)} files map_<server id>, not one",
+            hint="put the right one back first",
+            path=str(root),
+        )
+    if os.geteuid() != root.stat().st_uid:
+        raise BackupPathRefused(
+            f"{root} belongs to {_owner(root)}: what another user writes there its daemon can't read",
+            hint=f"run it as that user: sudo -u {_owner(root)} backupctl …",
+            path=str(root),
+        )
+    server = identifier_of(maps[0].name.removeprefix("map_"))
+    identity = ownership.check(Layout(root), server, writable=True)
+    assert identity is not None
+    if rebuild_index:
+        lock = PathLock(Layout(root).lock, clock.now())
+        (root / ".index.sqlite.damaged").touch(mode=0o600)
+        lock.release()
+    try:
+        return Store.open(root, server_id=server, server_name=identity.name, clock=clock)
+    except sqlite3.Error as error:
+        raise BackupPathRefused(
+            f"{root} can't be repaired: {error}", hint="see its ledger.corrupt finding", path=str(root)
+        ) from error
+
+
+def _owner(root: Path) -> str:
+    number = root.stat().st_uid
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"user {number}"
