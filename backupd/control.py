@@ -18,6 +18,7 @@ from backupd.views import (
     AccountView,
     ArchiveView,
     AttributeView,
+    BloblessView,
     BrokerView,
     ChangedView,
     CheckView,
@@ -245,10 +246,14 @@ class StatusReply(_Answer, frozen=True, kw_only=True, tag="status"):
     counts: tuple[CountView, ...] = ()
     space: SpaceView = SpaceView()
     last_proven_restore: datetime | None = None
+    blobless: BloblessView = BloblessView()
 
 
 class BackupInfoReply(_Answer, frozen=True, kw_only=True, tag="backup-info"):
-    """Whose backup a Backup Path is, and what it holds."""
+    """Whose backup a Backup Path is, and what it holds.
+
+    `blobless` is the mode now, of the running daemon's own Backup Path only.
+    """
 
     backup_path: str
     server_id: str
@@ -262,6 +267,7 @@ class BackupInfoReply(_Answer, frozen=True, kw_only=True, tag="backup-info"):
     accounts_deleted: int = 0
     counts: tuple[CountView, ...] = ()
     space: SpaceView = SpaceView()
+    blobless: BloblessView | None = None
 
 
 class MapReply(_Answer, frozen=True, kw_only=True, tag="map"):

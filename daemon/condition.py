@@ -13,6 +13,7 @@ import msgspec
 
 from backupd.operations import OperationStatus
 from backupd.views import (
+    BloblessView,
     BrokerView,
     GapView,
     OperationView,
@@ -40,6 +41,8 @@ OPERATION_FAILED = "operation_failed"
 UNSENT = "notifications_unsent"
 RUN_MISSED = "run_missed"
 SERVICES_STOPPED = "services_stopped"
+NOT_HELD = "contents_not_held"
+NOT_FETCHED = "contents_not_fetched"
 """Names of problems that others ask for."""
 
 
@@ -69,6 +72,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     metrics_trouble: str = ""
     config_trouble: str = ""
     last_proven_restore: datetime | None = None
+    blobless: BloblessView = BloblessView()
 
 
 def problems(facts: Facts) -> list[Problem]:
@@ -79,6 +83,7 @@ def problems(facts: Facts) -> list[Problem]:
         *_schedule_problems(facts),
         *_intake_problems(facts),
         *_store_problems(facts),
+        *_blobless_problems(facts.blobless),
     ]
     return sorted(found, key=lambda problem: problem.severity is not Severity.DANGER)
 
@@ -279,6 +284,28 @@ def _store_problems(facts: Facts) -> list[Problem]:
     if facts.unsent:
         hint = "it is tried again by itself for a day; backupctl core getNotification lists them"
         found.append(_attention(UNSENT, f"admins are not told: {facts.unsent}", hint))
+    return found
+
+
+def _blobless_problems(mode: BloblessView) -> list[Problem]:
+    found = []
+    if mode.trouble:
+        found.append(
+            _attention(
+                NOT_HELD,
+                f"blobless mode is set and not in force: {mode.trouble}",
+                "contents are stored in the Backup Path meanwhile; mend it, or turn backupBloblessMode off",
+            )
+        )
+    if mode.not_fetched:
+        found.append(
+            _attention(
+                NOT_FETCHED,
+                f"the contents of {mode.not_fetched:,} items are not in the backup yet: the AppServer alone"
+                " holds them since blobless mode",
+                "backupctl backup doSmartScan start deep true",
+            )
+        )
     return found
 
 

@@ -10,6 +10,7 @@ from backupd.config import Config
 from backupd.store.store import Store
 from daemon.announcing import Announcing
 from daemon.answers import Answers, names_of
+from daemon.blobless import Blobless
 from daemon.configuring import Configuring
 from daemon.doctor import Doctor
 from daemon.looking import Looking
@@ -42,6 +43,7 @@ class Front:
         services: Services,
         announcing: Announcing,
         config_trouble: Callable[[], str],
+        blobless: Blobless,
     ) -> None:
         server_name = config.server.name
         self._listener = MetricsListener(config.metrics.listen, clock=clock)
@@ -60,6 +62,7 @@ class Front:
             unsent=announcing.unsent,
             metrics_trouble=lambda: self._listener.trouble,
             config_trouble=config_trouble,
+            blobless=blobless.view,
         )
         self._metrics = Metrics(self.standing, clock)
         names = names_of(server_id, server_name)

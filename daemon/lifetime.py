@@ -30,8 +30,9 @@ from backupd.schedules import JOBS
 from backupd.store.ledger import SetAttribute
 from backupd.store.ledger_tables import KeptJobs
 from backupd.store.store import Store
-from daemon import wiring
+from daemon import blobless, wiring
 from daemon.announcing import Announcing
+from daemon.blobless import Blobless
 from daemon.control_socket import ControlSocket
 from daemon.effects import Effects
 from daemon.front import Front
@@ -107,6 +108,10 @@ class Daemon:
         await asyncio.to_thread(wiring.carry_attributes, store, self._carried)
         self._settings = await asyncio.to_thread(wiring.make_settings, config, store, self._server_id)
         self._settings.on_change(self._setting_changed)
+        self._blobless = Blobless(
+            store, appserver, wanted=lambda: self._is_true(blobless.ATTRIBUTE), clock=clock
+        )
+        self._settings.guard(blobless.ATTRIBUTE, self._blobless.check)
         self._loop = asyncio.get_running_loop()
         self._healing = Healing(store, clock=clock, heal=lambda account: heal_by_scan(self._queue, account))
         self._recording = Recording(
@@ -166,6 +171,7 @@ class Daemon:
             services=self._services,
             announcing=self._announcing,
             config_trouble=lambda: self._config_trouble,
+            blobless=self._blobless,
         )
 
     def _factories(self, store: Store, appserver: AppServer) -> dict[str, Factory]:
@@ -220,6 +226,7 @@ class Daemon:
                     ("healing", self._healing.run()),
                     ("scheduler", self._scheduler.run()),
                     ("warnings", self._warn_if_idle()),
+                    ("blobless", self._blobless.run()),
                     ("announcing", self._announcing.run(self._front.answers.status)),
                     ("gaps", self._open_gaps_of_settings()),
                     ("reloading", self._reload_when_asked()),
@@ -348,6 +355,7 @@ class Daemon:
             self.end(begin_anew=True)
             return
         self._apply_settings()
+        self._blobless.changed()
         self._announcing.look_soon()
 
     def _realtime_returned(self) -> None:

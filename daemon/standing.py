@@ -16,6 +16,7 @@ from backupd.control import StatusReply
 from backupd.operations import Operation, OperationStatus
 from backupd.store.store import Store
 from backupd.views import (
+    BloblessView,
     BrokerView,
     CountView,
     GapView,
@@ -78,12 +79,14 @@ class Standing:
         unsent: Callable[[], str] = str,
         metrics_trouble: Callable[[], str] = str,
         config_trouble: Callable[[], str] = str,
+        blobless: Callable[[], BloblessView] = BloblessView,
     ) -> None:
         """Make it; `unsent` says in words what admins could not be told."""
         self._store = store
         self._doubts = Doubts(store, clock)
         self._metrics_trouble = metrics_trouble
         self._config_trouble = config_trouble
+        self._blobless = blobless
         self._server_id = server_id
         self._server_name = server_name
         self._broker_url = broker_url
@@ -135,6 +138,7 @@ class Standing:
             metrics_trouble=self._metrics_trouble(),
             config_trouble=self._config_trouble(),
             last_proven_restore=_last_success(operations, DRILL_TYPE),
+            blobless=self._blobless(),
         )
         fresh = await asyncio.to_thread(_freshness, facts, stored)
         subscription, publisher = self._realtime.subscription, self._realtime.publisher
@@ -188,6 +192,7 @@ class Standing:
             counts=stored.counts,
             space=stored.space,
             last_proven_restore=facts.last_proven_restore,
+            blobless=facts.blobless,
         )
 
     def _read_store(self) -> _Stored:

@@ -8,7 +8,7 @@ from datetime import datetime
 from backupd.cli.page import Page
 from backupd.cli.text import duration, local, size, visible
 from backupd.control import StatusReply
-from backupd.views import BrokerView, ScannerView, Severity
+from backupd.views import BloblessView, BrokerView, ScannerView, Severity
 
 GAPS_SHOWN_MAX = 10
 
@@ -137,6 +137,19 @@ def _show_gaps(status: StatusReply, page: Page) -> None:
         page.line(f"and {status.gaps_total - GAPS_SHOWN_MAX:,} more")
 
 
+def blobless_line(mode: BloblessView | None) -> Sequence[tuple[str, str]]:
+    """Return a line on blobless mode; none where it is off and nothing is left of it."""
+    if mode is None:
+        return ()
+    if mode.active:
+        return (("blobless mode", "on: the AppServer holds the contents"),)
+    if mode.trouble:
+        return (("blobless mode", f"set, not in force: {visible(mode.trouble)}"),)
+    if mode.not_fetched:
+        return (("blobless mode", f"off, {mode.not_fetched:,} contents not fetched yet"),)
+    return ()
+
+
 def _holdings(status: StatusReply) -> Sequence[tuple[str, str]]:
     kinds = [
         f"{visible(one.kind)} {one.items:,}" + (f" ({one.deleted:,} deleted)" if one.deleted else "")
@@ -149,6 +162,7 @@ def _holdings(status: StatusReply) -> Sequence[tuple[str, str]]:
         ("accounts", f"{status.accounts:,}"),
         ("items", ", ".join(kinds)),
         ("blobs", f"{space.blobs:,}, {size(space.blob_bytes)}"),
+        *blobless_line(status.blobless),
         ("journal", size(space.journal_bytes)),
         ("free space", f"{free}, intake pauses below {size(space.threshold_bytes)}"),
     )

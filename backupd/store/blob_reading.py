@@ -41,6 +41,16 @@ def open_verified(file: BinaryIO, digest: str, path: str, bytes_max: int | None)
         raise
 
 
+def open_plain_verified(file: BinaryIO, digest: str, path: str, bytes_max: int | None) -> BinaryIO:
+    """Return a file of a content as it is as one that verifies at its end. Raises `CorruptBlob`."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    if bytes_max is not None and size > bytes_max:
+        file.close()
+        raise _corrupt(path, f"it has {size} bytes, at most {bytes_max} are expected", digest)
+    return io.BufferedReader(_VerifyingReader(file, file, digest, size, path), _BUFFER_BYTES)
+
+
 def _verifying(file: BinaryIO, digest: str, path: str, bytes_max: int | None) -> _VerifyingReader:
     head = file.read(_HEADER_BYTES_MAX)
     size = file.seek(0, io.SEEK_END)

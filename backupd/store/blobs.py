@@ -15,7 +15,7 @@ import io
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import msgspec
 import zstandard
@@ -23,7 +23,7 @@ import zstandard
 from backupd import durable
 from backupd.errors import BlobMissing, CorruptBlob, VolumeError
 from backupd.items import digest_text, is_digest
-from backupd.store.blob_reading import looks_compressed, open_verified
+from backupd.store.blob_reading import looks_compressed, open_plain_verified, open_verified
 from backupd.store.layout import BLOBS, blob_name
 from backupd.volumes.base import ByteSource, NameMissing
 from backupd.volumes.local import LocalVolume
@@ -48,11 +48,25 @@ class Staged(msgspec.Struct, frozen=True):
     place: str
 
 
+class Elsewhere(Protocol):
+    """Where contents may be found that have no blob, as they are."""
+
+    def open(self, digest: str) -> BinaryIO | None:
+        """Open a content, None where it is not there; nothing is verified."""
+        ...
+
+    def contains(self, digest: str) -> bool:
+        """Tell whether a content is there."""
+        ...
+
+
 class Blobs:
     """The blobs of one Backup Path."""
 
     def __init__(self, volume: LocalVolume, *, level: int = LEVEL) -> None:
         self._volume = volume
+        self.elsewhere: Elsewhere | None = None
+        """Where what has no blob is read from; `contains` and `stored_size` know nothing of it."""
         self.level = level
         """How hard contents are compressed from now on: zstd's 1 to 22."""
         self._threads = threading.local()
@@ -128,7 +142,7 @@ class Blobs:
         try:
             file = self._volume.get(blob_name(_checked(digest)))
         except NameMissing:
-            raise _missing(digest) from None
+            return self._from_elsewhere(digest, bytes_max)
         return open_verified(file, digest, str(self._volume.root / blob_name(digest)), bytes_max)
 
     def read(self, digest: str, *, bytes_max: int | None = None) -> bytes:
@@ -146,6 +160,21 @@ class Blobs:
     def remove_leftovers(self) -> int:
         """Remove what dead processes staged; return how many files that were."""
         return self._volume.remove_leftovers()
+
+    def is_readable(self, digest: str) -> bool:
+        """Tell whether `open` finds a content, here or elsewhere; nothing is verified."""
+        return self.contains(digest) or (self.elsewhere is not None and self.elsewhere.contains(digest))
+
+    def check_readable(self, digest: str) -> None:
+        """Raise `BlobMissing` where `open` would; nothing is read."""
+        if not self.is_readable(digest):
+            raise _missing(digest)
+
+    def _from_elsewhere(self, digest: str, bytes_max: int | None) -> BinaryIO:
+        file = None if self.elsewhere is None else self.elsewhere.open(digest)
+        if file is None:
+            raise _missing(digest)
+        return open_plain_verified(file, digest, f"the content held as {digest}", bytes_max)
 
     def _existing(self, digest: str) -> int | None:
         """Return a blob file's bytes, None if there is no file; 0 is no blob either."""

@@ -13,6 +13,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import TypeVar
@@ -20,8 +21,7 @@ from typing import TypeVar
 import msgspec
 import structlog
 
-from backupd.appservers.base import AppServer, Reading
-from backupd.appservers.opening import opened
+from backupd.appservers.base import AppServer, BytesContent, Reading
 from backupd.clock import Clock
 from backupd.coalescing import WINDOW, Entry, Group
 from backupd.errors import (
@@ -39,6 +39,7 @@ from backupd.jobs.record.round import Outcome, Recorded, RecorderCounts, Round
 from backupd.jobs.record.waiting import WaitingRoom
 from backupd.states import ChangeType, Photograph, State, Transaction, next_state
 from backupd.store.blobs import Staged
+from backupd.store.keeping import Kept
 from backupd.store.store import Store
 
 ENTRIES_MAX = 4_000
@@ -65,13 +66,11 @@ class Recorder:
         *,
         clock: Clock,
         window: timedelta = WINDOW,
-        blobless: Callable[[], bool] = lambda: False,
     ) -> None:
         self._store = store
         self._appserver = appserver
         self._clock = clock
         self._window = window
-        self._blobless = blobless
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="recorder")
         self._recent: OrderedDict[ItemKey, Recent] = OrderedDict()
         self._cursor = store.index.cursor()
@@ -82,7 +81,7 @@ class Recorder:
         self._rounds = asyncio.Lock()
         self.counts = RecorderCounts()
         self.waiting = WaitingRoom(
-            store, appserver, clock=clock, off_loop=self._off_loop, has_blob=self._has_blob
+            store, appserver, clock=clock, off_loop=self._off_loop, has_blob=store.keeping.has
         )
 
     @property
@@ -131,11 +130,11 @@ class Recorder:
             raise
         return Recorded(entries=round_.entries, transactions=transactions, more=round_.more)
 
-    def _start_over(self, staged: Sequence[Staged]) -> None:
+    def _start_over(self, staged: Sequence[Kept]) -> None:
         """Forget what a failed round did not finish; the next one begins at the cursor again."""
         self._recent.clear()
         self._store.index.rollback()
-        self._store.blobs.discard(staged)
+        self._store.keeping.discard(staged)
 
     async def checkpoint(self, *, force: bool = False) -> None:
         """Sync what was recorded and move the durable cursor, at most once a second unless forced."""
@@ -175,7 +174,7 @@ class Recorder:
             cut=more,
             window=self._window,
         )
-        self._store_bodies(planned.groups, sifted.fresh)
+        bodies = self._store_bodies(planned.groups, sifted.fresh)
         needs, joins, newest_of = list[int](), set[int](), dict[ItemKey, int]()
         for place, group in enumerate(planned.groups):
             key = group.transaction.key
@@ -188,9 +187,9 @@ class Recorder:
             newest_of[key] = group.transaction.transaction
             if self.waiting.holds(group):
                 joins.add(place)
-            elif plan.needs_reading(group, newest, self._has_blob):
+            elif plan.needs_reading(group, newest, self._store.keeping.has):
                 needs.append(place)
-        return Round(len(entries), planned, needs, frozenset(joins), more=more)
+        return Round(len(entries), planned, needs, frozenset(joins), more=more, bodies=bodies)
 
     def _recollected(self) -> Recollection:
         """Look through the end of the journal, as far as it is recorded."""
@@ -244,14 +243,15 @@ class Recorder:
             ledger.set_numbers(counts)
         self._checked_gaps_through = entries[-1].sequence
 
-    def _store_bodies(self, groups: Sequence[Group], entries: Sequence[Entry]) -> None:
+    def _store_bodies(self, groups: Sequence[Group], entries: Sequence[Entry]) -> dict[str, bytes]:
         """Store contents that came along, so that what may have to wait needs no copy of them.
 
-        A content may have come with an earlier change than the one whose photograph names it.
+        A content may have come with an earlier change than the one whose photograph names it. Blobless,
+        they are returned instead: the item itself is what the AppServer can hold without a copy.
         """
-        if self._blobless():
-            return
         bodies = {one.change.digest: one.change.body for one in entries if one.change.body is not None}
+        if self._store.keeping.is_blobless:
+            return {digest: body for digest, body in bodies.items() if digest and body is not None}
         wanted = dict.fromkeys(
             group.photographed.digest for group in groups if group.photographed is not None
         )
@@ -262,9 +262,7 @@ class Recorder:
         except BaseException:
             self._store.blobs.discard(staged)
             raise
-
-    def _has_blob(self, digest: str) -> bool:
-        return self._blobless() or self._store.blobs.contains(digest)
+        return {}
 
     def _recent_of(self, key: ItemKey) -> Recent:
         recent = self._recent.get(key)
@@ -299,6 +297,8 @@ class Recorder:
                     outcome: Outcome = await self._off_loop(partial(self._staged, reading, round_.staged))
                 except (ItemVanished, AppServerUnavailable, AppServerRefused) as error:
                     outcome = error
+                    if round_.bodies:
+                        await self._off_loop(partial(self._keep_body, round_, place))
                 round_.outcomes[place] = outcome
 
         try:
@@ -311,18 +311,25 @@ class Recorder:
                 raise group.exceptions[0] from None
             raise
 
-    def _staged(self, reading: Reading, staged: list[Staged]) -> Photograph:
+    def _staged(self, reading: Reading, staged: list[Kept]) -> Photograph:
         if reading.content is None:
             return Photograph(metadata=reading.metadata)
-        with opened(reading.content) as content:
-            blob = self._store.blobs.stage(content)
-        staged.append(blob)
-        return Photograph(metadata=reading.metadata, digest=blob.digest, size=blob.size)
+        kept = self._store.keeping.stage(reading.content)
+        staged.append(kept)
+        return Photograph(metadata=reading.metadata, digest=kept.digest, size=kept.size)
+
+    def _keep_body(self, round_: Round, place: int) -> None:
+        """Have the content held that came along with an item which can't be read."""
+        told = round_.planned.groups[place].photographed
+        body = round_.bodies.get(told.digest or "") if told is not None else None
+        if body is not None:
+            with suppress(AppServerUnavailable):
+                round_.staged.append(self._store.keeping.stage(BytesContent(body)))
 
     # -------------------------------------------------------------------- write
 
     def _write(self, round_: Round) -> int:
-        self._store.blobs.commit(round_.staged)
+        self._store.keeping.commit(round_.staged)
         written: dict[ItemKey, list[State]] = {}
         for place, group in enumerate(round_.planned.groups):
             outcome = round_.outcomes.get(place)
@@ -356,6 +363,8 @@ class Recorder:
         recent = self._recent_of(key)
         state = next_state(recent.last, *self._decide(group, outcome, recent.last))
         if state is not None:
+            if self._store.keeping.is_left(state):
+                state = msgspec.structs.replace(state, held=True)
             written.setdefault(key, []).append(state)
             before = recent.events if len(recent.events) < RECENT_EVENTS_MAX else frozenset[str]()
             self._remember(key, Recent(state, before | frozenset(state.events)))
@@ -371,7 +380,7 @@ class Recorder:
         transaction = group.transaction
         match outcome:
             case None if transaction.change is ChangeType.DELETED:
-                return plan.at_deletion(group, last, self._has_blob)
+                return plan.at_deletion(group, last, self._store.blobs.is_readable)
             case None:
                 return transaction, plan.told_photograph(group)
             case Photograph():
@@ -381,4 +390,4 @@ class Recorder:
             case _:
                 self.counts.vanished += 1
                 log.info("item_vanished", item=str(transaction.key), reason=str(outcome))
-                return plan.after_vanishing(group, last, self._has_blob)
+                return plan.after_vanishing(group, last, self._store.blobs.is_readable)
