@@ -68,6 +68,10 @@ AFTER_DAMAGE = ("journal.cut_tail", "history.repair")
 """Passed by a start after a power cut that tore what was being written."""
 
 ELSEWHERE = {
+    **dict.fromkeys(
+        ("holding.linked", "holding.named", "holding.sync", "holding.synced", "holding.release"),
+        "blobless mode: killed in tests/integration/test_blobless.py",
+    ),
     "mending.content_written": "doRestoreBlobs: a kill leaves the old file, and one aside that nothing lists",
     "mending.content_placed": "doRestoreBlobs: a kill leaves the new file, and the old one aside",
     "journal.trim": "nothing in the daemon trims the journal yet",
