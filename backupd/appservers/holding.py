@@ -132,15 +132,16 @@ class HoldingArea:
         files, size = 0, 0
         for shard in self._shards():
             with self._shard(shard) as place:
-                for name in self._names(shard):
-                    facts = os.stat(name, dir_fd=place, follow_symlinks=False)
-                    if facts.st_ctime >= before.timestamp():
+                # All are looked at first: removing one name of a file renews the change time of its others.
+                looked = [(name, _facts(name, place)) for name in self._names(shard)]
+                for name, facts in looked:
+                    if facts is None or facts.st_ctime >= before.timestamp():
                         continue
                     if name.startswith(_ASIDE):
-                        os.unlink(name, dir_fd=place)
+                        _dropped(name, place)
                     elif is_digest(name) and not is_needed(name):
                         durable.step("holding.release")
-                        os.unlink(name, dir_fd=place)
+                        _dropped(name, place)
                         files += 1
                         size += facts.st_size if facts.st_nlink == 1 else 0
         return Released(contents=files, bytes=size)
@@ -352,6 +353,14 @@ def _renewed(place: int, held: Held) -> bool:
 def _dropped(name: str, place: int) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(name, dir_fd=place)
+
+
+def _facts(name: str, place: int) -> os.stat_result | None:
+    """Return what is known of a file, None where somebody was quicker: a name aside lives briefly."""
+    try:
+        return os.stat(name, dir_fd=place, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
 
 
 def _directories(path: str) -> list[str]:

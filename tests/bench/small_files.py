@@ -1,9 +1,10 @@
 """`python -m tests.bench.small_files --messages N`: what a file per history and per blob costs on ext4.
 
 Prints JSON. Run as root: the files lie on a file system of their own, in a sparse image that is mounted
-through a loop device and removed afterwards. Messages are those of the open corpus, again and again with a header line that
-differs, so that each has a content of its own. Nothing is synced on the way, because space is what is asked.
-Packs are estimated from the same bytes: histories of a folder together, blobs one after the other.
+through a loop device and removed afterwards. Messages are those of the open corpus, again and again with a
+header line that differs, so that each has a content of its own. Nothing is synced on the way, because space
+is what is asked. Packs are made of the same bytes, one for each folder: of its histories together, of
+its blobs as a tar.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import random
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections import defaultdict
@@ -128,15 +130,14 @@ def measure(root: Path) -> dict[str, object]:
             kinds[kind].add(Path(place, name).stat(), block_bytes)
             paths[kind].append(f"{place}/{name}")
     walk_seconds = time.monotonic() - began
-    read_seconds = {}
-    packed: dict[str, int] = {}
+    read_seconds, packs = {}, {}
     for kind, found in paths.items():
         drop_caches()
         began = time.monotonic()
         for path in found:
             Path(path).read_bytes()
         read_seconds[kind] = round(time.monotonic() - began, 2)
-        packed |= pack(kind, found)
+        packs[kind] = pack(root / "packed" / kind, kind, found, block_bytes)
     return {
         "block_bytes": block_bytes,
         "kinds": {kind: msgspec.to_builtins(kept) for kind, kept in kinds.items()},
@@ -144,29 +145,45 @@ def measure(root: Path) -> dict[str, object]:
         "directory_bytes": directory_bytes,
         "walk_seconds": round(walk_seconds, 2),
         "read_cold_seconds": read_seconds,
-        "packed_bytes": packed,
+        "packs": packs,
     }
 
 
-def pack(kind: str, paths: list[str]) -> dict[str, int]:
-    """Return what packs of one folder each would hold: as they are, and in frames of many items."""
-    plain, framed = 0, 0
-    compressor = zstandard.ZstdCompressor(level=3)
+def pack(place: Path, kind: str, paths: list[str], block_bytes: int) -> dict[str, object]:
+    """Write one pack for each folder, and measure them: blobs as a tar, histories as frames of lines."""
     folders: dict[str, list[str]] = defaultdict(list)
     for path in paths:
         folders[path.rpartition("/")[0]].append(path)
-    for found in folders.values():
-        frame, frame_bytes = [], 0
-        for path in found:
-            content = Path(path).read_bytes()
-            plain += len(content)
-            frame.append(zstandard.decompress(content) if content[:4] == b"\x28\xb5\x2f\xfd" else content)
-            frame_bytes += len(frame[-1])
-            if frame_bytes >= FRAME_BYTES:
-                framed += len(compressor.compress(b"".join(frame)))
-                frame, frame_bytes = [], 0
-        framed += len(compressor.compress(b"".join(frame))) if frame else 0
-    return {f"{kind}_as_they_are": plain, f"{kind}_in_frames": framed, f"{kind}_folders": len(folders)}
+    place.mkdir(parents=True)
+    kept, written = Kept(), []
+    for number, found in enumerate(folders.values()):
+        written.append(place / str(number))
+        if kind == "blobs":
+            with tarfile.open(written[-1], "w", format=tarfile.USTAR_FORMAT, copybufsize=1 << 20) as archive:
+                for path in found:
+                    archive.add(path, arcname=path.rpartition("/")[2])
+        else:
+            written[-1].write_bytes(b"".join(frames(found)))
+    for path in written:
+        kept.add(path.stat(), block_bytes)
+    drop_caches()
+    began = time.monotonic()
+    for path in written:
+        path.read_bytes()
+    return {**msgspec.to_builtins(kept), "read_cold_seconds": round(time.monotonic() - began, 2)}
+
+
+def frames(paths: list[str]) -> Iterator[bytes]:
+    """Yield zstd frames of at least `FRAME_BYTES` of histories each, but for the last."""
+    compressor = zstandard.ZstdCompressor(level=3)
+    frame: list[bytes] = []
+    for path in paths:
+        frame.append(Path(path).read_bytes())
+        if sum(map(len, frame)) >= FRAME_BYTES:
+            yield compressor.compress(b"".join(frame))
+            frame.clear()
+    if frame:
+        yield compressor.compress(b"".join(frame))
 
 
 def drop_caches() -> None:

@@ -1,4 +1,4 @@
-"""What holds contents on an AppServer: one suite, run over the reference and over the files of a mail host."""
+"""What holds contents on an AppServer: one suite, over the reference and the files of a mail host."""
 
 from __future__ import annotations
 

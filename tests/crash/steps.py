@@ -64,21 +64,20 @@ RESTORE = ("delivery.message_written", "delivery.named")
 ACCOUNT_RESTORE = ("deliveries.contents_synced", "deliveries.named")
 """Passed by restores into accounts, which put many items together."""
 
+BLOBLESS = ("holding.linked", "holding.named", "holding.sync", "holding.synced", "holding.release")
+"""Passed in blobless mode, the last one only after it was turned off."""
+
 AFTER_DAMAGE = ("journal.cut_tail", "history.repair")
 """Passed by a start after a power cut that tore what was being written."""
 
 ELSEWHERE = {
-    **dict.fromkeys(
-        ("holding.linked", "holding.named", "holding.sync", "holding.synced", "holding.release"),
-        "blobless mode: killed in tests/integration/test_blobless.py",
-    ),
     "mending.content_written": "doRestoreBlobs: a kill leaves the old file, and one aside that nothing lists",
     "mending.content_placed": "doRestoreBlobs: a kill leaves the new file, and the old one aside",
     "journal.trim": "nothing in the daemon trims the journal yet",
 }
 """Steps without a kill, and why."""
 
-ALL = {*STREAM, *CREATION, *SCAN, *RESTORE, *ACCOUNT_RESTORE, *AFTER_DAMAGE, *ELSEWHERE}
+ALL = {*STREAM, *CREATION, *SCAN, *RESTORE, *ACCOUNT_RESTORE, *BLOBLESS, *AFTER_DAMAGE, *ELSEWHERE}
 
 
 def steps_in_code(repository: Path) -> dict[str, str]:

@@ -1,22 +1,17 @@
-"""Blobless mode of a real daemon: what mail clients delete comes back, through kills, and off again all is fetched."""
+"""Blobless mode of a real daemon beside a real Dovecot: what a mail client deletes comes back."""
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
-import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from backupd.items import digest_of
 from tests.integration.dovecot import Dovecot, require_dovecot, running_dovecot
 from tests.world.daemons import Daemon
-from tests.world.faults import KILL, Fault, Faults
-from tests.world.mailhost import MailHost
-from tests.world.mailtree import build
 from tests.world.patience import eventually
 
 ALICE = "alice@example.test"
@@ -107,76 +102,3 @@ def test_what_a_mail_client_deletes_comes_back_though_no_blob_was_kept(dovecot: 
         assert len(blobs(daemon)) > stored
         assert daemon.scan(deep=True)["status"] == "successful"
         assert held(dovecot.root) == set()
-
-
-KILLS = ("holding.linked", "holding.named", "holding.sync", "holding.synced")
-
-
-def test_killed_at_any_step_nothing_held_is_lost(tmp_path: Path) -> None:
-    """Each kill is followed by a start, a deletion and a look: the content is there, and stored nowhere else."""
-    tree = build(tmp_path / "vmail", accounts=1, messages=2)
-    host, faults = MailHost(tree), Faults(tmp_path / "faults")
-    with Daemon(
-        tmp_path / "d",
-        tree.root,
-        watch=False,
-        module="tests.world.faulty_daemon",
-        environment=faults.environment,
-    ) as daemon:
-        daemon.wait_until_scanned()
-        stored = len(blobs(daemon))
-        set_mode(daemon, "true")
-        for number, step in enumerate(KILLS):
-            path = host.deliver_text(host.addresses[0], f"message {number}.")
-            content = path.read_bytes()
-            faults.arm(Fault(step, KILL))
-            with contextlib.suppress(OSError, ValueError):
-                daemon.command("backup/doSmartScan", action="start")
-            assert daemon.process is not None
-            daemon.process.wait(20)
-            assert faults.hits(), step
-            faults.disarm()
-            daemon.start()
-            assert daemon.scan()["status"] == "successful"
-            path.unlink()
-            assert daemon.scan()["status"] == "successful"
-            assert contents_of(daemon, digest_of(content)) == content
-        assert len(blobs(daemon)) == stored
-
-        # Fetched, then killed while it is let go: fetched it is all the same.
-        set_mode(daemon, "false")
-        faults.arm(Fault("holding.release", KILL, 2))
-        with contextlib.suppress(OSError, ValueError):
-            daemon.scan(deep=True)
-        assert faults.hits()
-        faults.disarm()
-        daemon.start()
-        assert daemon.scan(deep=True)["status"] == "successful"
-        assert held(tree.root) == set()
-        assert len(blobs(daemon)) >= stored + len(KILLS)
-
-
-def contents_of(daemon: Daemon, digest: str) -> bytes:
-    """Return a content as the control socket gives it."""
-    from tests.world.daemons import _UnixConnection
-
-    connection = _UnixConnection(daemon.socket)
-    try:
-        connection.request("GET", f"/v1/blobs/{urllib.parse.quote(digest)}")
-        return connection.getresponse().read()
-    finally:
-        connection.close()
-
-
-def test_a_mail_storage_that_can_not_hold_refuses_the_mode(tmp_path: Path) -> None:
-    """The reason and the cure are told, nothing is set, and contents are stored as before."""
-    tree = build(tmp_path / "vmail", accounts=1, messages=2)
-    (tmp_path / "elsewhere" / "0").mkdir(parents=True)
-    (tree.root / ".backupd-held").symlink_to(tmp_path / "elsewhere")
-    with Daemon(tmp_path / "d", tree.root) as daemon:
-        printed = daemon.console("config", "global", "set", "attribute", MODE, "value", "true", check=False)
-        assert printed.returncode == 1
-        assert b"can't hold what is deleted" in printed.stderr
-        daemon.wait_until_scanned()
-        assert not daemon.status()["blobless"]["active"]
-        assert len(blobs(daemon)) == 2

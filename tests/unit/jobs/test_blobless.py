@@ -1,4 +1,4 @@
-"""Blobless mode of recorder and scans: nothing is stored, everything can be read, and off again all comes home."""
+"""Blobless mode of recorder and scans: nothing is stored, all can be read; off again, all comes home."""
 
 from __future__ import annotations
 
