@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +18,7 @@ from backupd.errors import AppServerRefused, ItemVanished
 from backupd.items import Area, digest_of
 from tests.unit.store.making import failing
 from tests.world.mailtree import make_maildir
+from tests.world.nobody import as_nobody
 
 HOME = "example.test/alice"
 BASE = "1600000000.M1P1.mail"
@@ -184,6 +186,30 @@ def test_content_on_another_file_system_is_copied_all_the_same(
     holding.hold(content_of(root, path))
     path.unlink()
     assert held_file(root, SMALL).read_bytes() == SMALL
+
+
+def test_mail_of_another_user_is_refused_and_copied_all_the_same() -> None:
+    """The kernel lets nobody link what is root's: the check says so, and what is held even so is a copy."""
+    if os.geteuid() != 0 or Path("/proc/sys/fs/protected_hardlinks").read_text().strip() != "1":
+        pytest.skip("needs root, and fs.protected_hardlinks")
+    with tempfile.TemporaryDirectory() as here:
+        root = Path(os.path.realpath(here))
+        make_maildir(root / HOME / "Maildir")
+        root.chmod(0o777)
+        for place in (*(root / HOME).rglob("*"), root / HOME, root / "example.test"):
+            place.chmod(0o755)
+        content, holding = content_of(root, message(root)), HoldingArea(str(root))
+
+        def refused() -> str:
+            try:
+                holding.check()
+            except AppServerRefused as error:
+                return str(error)
+            return ""
+
+        assert "CAP_FOWNER" in as_nobody(refused)
+        assert as_nobody(lambda: holding.hold(content)).digest == digest_of(SMALL)
+        assert held_file(root, SMALL).read_bytes() == SMALL
 
 
 def test_a_check_leaves_nothing_behind(root: Path, holding: HoldingArea) -> None:
