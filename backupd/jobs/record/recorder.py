@@ -13,7 +13,6 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import TypeVar
@@ -21,7 +20,7 @@ from typing import TypeVar
 import msgspec
 import structlog
 
-from backupd.appservers.base import AppServer, BytesContent, Reading
+from backupd.appservers.base import AppServer, Reading
 from backupd.clock import Clock
 from backupd.coalescing import WINDOW, Entry, Group
 from backupd.errors import (
@@ -32,13 +31,12 @@ from backupd.errors import (
     ItemVanished,
 )
 from backupd.items import ItemKey
-from backupd.jobs.record import plan
+from backupd.jobs.record import bodies, plan
 from backupd.jobs.record.plan import Recent
 from backupd.jobs.record.recollection import Recollection
 from backupd.jobs.record.round import Outcome, Recorded, RecorderCounts, Round
 from backupd.jobs.record.waiting import WaitingRoom
 from backupd.states import ChangeType, Photograph, State, Transaction, next_state
-from backupd.store.blobs import Staged
 from backupd.store.keeping import Kept
 from backupd.store.store import Store
 
@@ -174,7 +172,7 @@ class Recorder:
             cut=more,
             window=self._window,
         )
-        bodies = self._store_bodies(planned.groups, sifted.fresh)
+        came_along = bodies.store_bodies(self._store, planned.groups, sifted.fresh)
         needs, joins, newest_of = list[int](), set[int](), dict[ItemKey, int]()
         for place, group in enumerate(planned.groups):
             key = group.transaction.key
@@ -189,7 +187,7 @@ class Recorder:
                 joins.add(place)
             elif plan.needs_reading(group, newest, self._store.keeping.has):
                 needs.append(place)
-        return Round(len(entries), planned, needs, frozenset(joins), more=more, bodies=bodies)
+        return Round(len(entries), planned, needs, frozenset(joins), more=more, bodies=came_along)
 
     def _recollected(self) -> Recollection:
         """Look through the end of the journal, as far as it is recorded."""
@@ -243,27 +241,6 @@ class Recorder:
             ledger.set_numbers(counts)
         self._checked_gaps_through = entries[-1].sequence
 
-    def _store_bodies(self, groups: Sequence[Group], entries: Sequence[Entry]) -> dict[str, bytes]:
-        """Store contents that came along, so that what may have to wait needs no copy of them.
-
-        A content may have come with an earlier change than the one whose photograph names it. Blobless,
-        they are returned instead: the item itself is what the AppServer can hold without a copy.
-        """
-        bodies = {one.change.digest: one.change.body for one in entries if one.change.body is not None}
-        if self._store.keeping.is_blobless:
-            return {digest: body for digest, body in bodies.items() if digest and body is not None}
-        wanted = dict.fromkeys(
-            group.photographed.digest for group in groups if group.photographed is not None
-        )
-        staged: list[Staged] = []
-        try:
-            staged.extend(self._store.blobs.stage(bodies[digest]) for digest in wanted if digest in bodies)
-            self._store.blobs.commit(staged)
-        except BaseException:
-            self._store.blobs.discard(staged)
-            raise
-        return {}
-
     def _recent_of(self, key: ItemKey) -> Recent:
         recent = self._recent.get(key)
         if recent is not None:
@@ -298,7 +275,7 @@ class Recorder:
                 except (ItemVanished, AppServerUnavailable, AppServerRefused) as error:
                     outcome = error
                     if round_.bodies:
-                        await self._off_loop(partial(self._keep_body, round_, place))
+                        await self._off_loop(partial(bodies.hold_body, self._store, round_, place))
                 round_.outcomes[place] = outcome
 
         try:
@@ -317,14 +294,6 @@ class Recorder:
         kept = self._store.keeping.stage(reading.content)
         staged.append(kept)
         return Photograph(metadata=reading.metadata, digest=kept.digest, size=kept.size)
-
-    def _keep_body(self, round_: Round, place: int) -> None:
-        """Have the content held that came along with an item which can't be read."""
-        told = round_.planned.groups[place].photographed
-        body = round_.bodies.get(told.digest or "") if told is not None else None
-        if body is not None:
-            with suppress(AppServerUnavailable):
-                round_.staged.append(self._store.keeping.stage(BytesContent(body)))
 
     # -------------------------------------------------------------------- write
 
