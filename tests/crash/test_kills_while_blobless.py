@@ -10,29 +10,27 @@ from backupd.appservers.holding import HoldingArea
 from backupd.items import digest_of
 from backupd.store.store import Store
 from tests.crash import steps, verdict
+from tests.world.daemons import Daemon
 from tests.world.faults import KILL, Fault, Faults
 from tests.world.mailhost import MailHost
 from tests.world.mailtree import build
-from tests.world.nursery import Nursery, NurseryDaemon
 
 HOLDING = steps.BLOBLESS[:-1]
 SERVER = "11111111-2222-4333-8444-555555555555"
 
 
-def blobs(daemon: NurseryDaemon) -> int:
+def blobs(daemon: Daemon) -> int:
     return sum(one.is_file() for one in (daemon.backup_path / "items").rglob("*"))
 
 
-def test_killed_at_any_step_nothing_held_is_lost(place: Path, nursery: Nursery) -> None:
+def test_killed_at_any_step_nothing_held_is_lost(place: Path) -> None:
     """After each kill a start, a deletion, a scan: the content can be read, and is stored nowhere else.
 
     Off again, a kill while contents are let go takes none of those that were fetched.
     """
     tree = build(place / "vmail", accounts=1, messages=2)
     host, faults = MailHost(tree), Faults(place / "faults")
-    with NurseryDaemon(
-        nursery, place / "d", tree.root, watch=False, environment=faults.environment
-    ) as daemon:
+    with Daemon(place / "d", tree.root, watch=False, environment=faults.environment) as daemon:
         daemon.wait_until_scanned()
         stored = blobs(daemon)
         assert _set(daemon, "true") == "done"
@@ -62,12 +60,12 @@ def test_killed_at_any_step_nothing_held_is_lost(place: Path, nursery: Nursery) 
             assert all(store.blobs.contains(digest_of(one)) for one in contents)
 
 
-def _set(daemon: NurseryDaemon, value: str) -> str:
+def _set(daemon: Daemon, value: str) -> str:
     reply = daemon.command("config/set/global", attribute="backupBloblessMode", value=value)
     return str(reply["reply"])
 
 
-def _killed(daemon: NurseryDaemon, faults: Faults, fault: Fault) -> None:
+def _killed(daemon: Daemon, faults: Faults, fault: Fault) -> None:
     """Have a deep scan killed by a fault."""
     faults.arm(fault)
     with contextlib.suppress(OSError, ValueError):
@@ -79,7 +77,7 @@ def _killed(daemon: NurseryDaemon, faults: Faults, fault: Fault) -> None:
 
 
 @contextlib.contextmanager
-def _store(daemon: NurseryDaemon, root: Path) -> Iterator[Store]:
+def _store(daemon: Daemon, root: Path) -> Iterator[Store]:
     """Open the Backup Path for reading, with what the mail host holds."""
     with verdict.opened(daemon.backup_path, SERVER) as store:
         store.keeping.leave_with(HoldingArea(str(root.resolve())), lambda: False)
