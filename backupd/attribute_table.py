@@ -204,8 +204,7 @@ TABLE: tuple[Attribute, ...] = (
         name="backupBloblessMode",
         type=Type.BOOLEAN,
         default=False,
-        meaning="Keep metadata only, without contents.",
-        no_effect="contents are always kept by this version",
+        meaning="Keep metadata and history only; the AppServer holds the contents, where its storage can.",
     ),
     Attribute(
         name="backupEnabled",

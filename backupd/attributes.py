@@ -191,6 +191,7 @@ class Settings:
         self._elsewhere = dict(elsewhere or {})
         self._stored: dict[Place, Value] = dict(self._given)
         self._listeners: list[Callable[[Attribute], None]] = []
+        self._guards: dict[str, Callable[[Value], None]] = {}
         self.refused: list[str] = []
         for row in storage.attributes():
             self._take(row)
@@ -221,6 +222,8 @@ class Settings:
         attribute = attribute_named(name)
         place = _place(attribute, scopes)
         value = checked(attribute, given)
+        if attribute.name in self._guards:
+            self._guards[attribute.name](value)
         keep = self._elsewhere.get(attribute.name)
         if keep is None:
             self._storage.set_attribute(place[0].value, place[1], place[2], value)
@@ -243,6 +246,10 @@ class Settings:
         self._stored = rest | {other: value for other, value in self._given.items() if other == place}
         self._tell(attribute)
         return resolve(attribute, scopes, self._stored)
+
+    def guard(self, name: str, check: Callable[[Value], None]) -> None:
+        """Let `check` refuse values of an attribute by raising; it is called before anything is stored."""
+        self._guards[attribute_named(name).name] = check
 
     def on_change(self, listener: Callable[[Attribute], None]) -> None:
         """Call `listener` after every change, in the thread that made it."""

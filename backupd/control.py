@@ -18,6 +18,7 @@ from backupd.views import (
     AccountView,
     ArchiveView,
     AttributeView,
+    BloblessView,
     BrokerView,
     BucketView,
     ChangedView,
@@ -290,10 +291,14 @@ class StatusReply(_Answer, frozen=True, kw_only=True, tag="status"):
     retention_suspended: int = 0
     accounts_not_enabled: int = 0
     coherency: CoherencyView = CoherencyView()
+    blobless: BloblessView = BloblessView()
 
 
 class BackupInfoReply(_Answer, frozen=True, kw_only=True, tag="backup-info"):
-    """Whose backup a Backup Path is, and what it holds."""
+    """Whose backup a Backup Path is, and what it holds.
+
+    `blobless` is the mode now, of the running daemon's own Backup Path only.
+    """
 
     backup_path: str
     server_id: str
@@ -307,6 +312,7 @@ class BackupInfoReply(_Answer, frozen=True, kw_only=True, tag="backup-info"):
     accounts_deleted: int = 0
     counts: tuple[CountView, ...] = ()
     space: SpaceView = SpaceView()
+    blobless: BloblessView | None = None
 
 
 class MapReply(_Answer, frozen=True, kw_only=True, tag="map"):

@@ -51,7 +51,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, renam
 
     `observed` is the event's own time where it arrived late. `lacking` names what could not be photographed
     (`metadata`, `content`) because the item was gone. `actor` is who did it, where the event said so.
-    `item` is the item's id, only where the file name had to cut it.
+    `item` is the item's id, only where the file name had to cut it. `held`: the content was left with the
+    AppServer, which holds it; that the backup has no blob of it is no damage.
     """
 
     transaction: int
@@ -68,6 +69,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, renam
     events: tuple[str, ...] = ()
     actor: dict[str, Any] | None = None
     lacking: tuple[str, ...] = ()
+    held: bool = False
 
     @property
     def photograph(self) -> Photograph:

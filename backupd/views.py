@@ -51,7 +51,8 @@ class OperationView(msgspec.Struct, frozen=True, kw_only=True):
 class StateView(msgspec.Struct, frozen=True, kw_only=True, rename={"start": "start-date", "end": "end-date"}):
     """One state of an item, valid from start-date until end-date (null: still).
 
-    `blob_path` is where the content rests, below the Backup Path; empty where there is none.
+    `blob_path` is where the content rests, below the Backup Path; empty where there is none. `held`: when
+    this was recorded, the content was left with the AppServer.
     """
 
     transaction: int
@@ -69,6 +70,7 @@ class StateView(msgspec.Struct, frozen=True, kw_only=True, rename={"start": "sta
     observed: datetime | None = None
     actor: dict[str, Any] | None = None
     lacking: tuple[str, ...] = ()
+    held: bool = False
 
 
 class TurnView(msgspec.Struct, frozen=True, kw_only=True, rename={"start": "start-date"}):
@@ -329,6 +331,17 @@ class VolumeView(msgspec.Struct, frozen=True, kw_only=True):
     next_try: datetime | None = None
     rebuilding: str = ""
     metadata: MetadataView | None = None
+
+
+class BloblessView(msgspec.Struct, frozen=True, kw_only=True):
+    """Blobless mode: `active`, or wanted and in the way is `trouble`, or off.
+
+    `not_fetched` contents are held by the AppServer alone although the mode is off.
+    """
+
+    active: bool = False
+    trouble: str = ""
+    not_fetched: int = 0
 
 
 class ServiceView(msgspec.Struct, frozen=True, kw_only=True):

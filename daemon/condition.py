@@ -13,6 +13,7 @@ import msgspec
 
 from backupd.operations import OperationStatus
 from backupd.views import (
+    BloblessView,
     BrokerView,
     CoherencyView,
     GapView,
@@ -50,6 +51,8 @@ RUN_MISSED = "run_missed"
 SERVICES_STOPPED = "services_stopped"
 MASS_DELETION = "mass_deletion"
 MASS_DELETION_MORE = "mass_deletion_of_more"
+NOT_HELD = "contents_not_held"
+NOT_FETCHED = "contents_not_fetched"
 """Names of problems that others ask for."""
 
 
@@ -82,6 +85,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     volume: VolumeView | None = None
     suspensions: Sequence[SuspensionView] = ()
     coherency: CoherencyView = CoherencyView()
+    blobless: BloblessView = BloblessView()
 
 
 def problems(facts: Facts) -> list[Problem]:
@@ -94,6 +98,7 @@ def problems(facts: Facts) -> list[Problem]:
         *_store_problems(facts),
         *volume_problems(facts.volume, facts.now),
         *_loss_problems(facts),
+        *_blobless_problems(facts.blobless),
     ]
     return sorted(found, key=lambda problem: problem.severity is not Severity.DANGER)
 
@@ -314,6 +319,28 @@ def _loss_problems(facts: Facts) -> list[Problem]:
         hint = "backupctl backup getSuspendedRetention lists them"
         found.append(
             _attention(MASS_DELETION_MORE, f"retention of {more:,} more accounts is suspended", hint)
+        )
+    return found
+
+
+def _blobless_problems(mode: BloblessView) -> list[Problem]:
+    found = []
+    if mode.trouble:
+        found.append(
+            _attention(
+                NOT_HELD,
+                f"blobless mode is set and not in force: {mode.trouble}",
+                "contents are stored in the Backup Path meanwhile; mend it, or turn backupBloblessMode off",
+            )
+        )
+    if mode.not_fetched:
+        found.append(
+            _attention(
+                NOT_FETCHED,
+                f"the contents of {mode.not_fetched:,} items are not in the backup yet: the AppServer alone"
+                " holds them since blobless mode",
+                "backupctl backup doSmartScan start deep true",
+            )
         )
     return found
 

@@ -19,7 +19,7 @@ from backupd.clock import Clock
 from backupd.config import Config
 from backupd.control import DoctorReply, Reply
 from backupd.errors import BackupdError
-from backupd.jobs.doctor import disk, machine, mail, place, settings, verdict
+from backupd.jobs.doctor import disk, holding, machine, mail, place, settings, verdict
 from backupd.store.store import Store
 from backupd.views import CheckView
 from daemon import broker_probe, outward_checks, standing_checks, wiring
@@ -90,6 +90,7 @@ class Doctor:
             (disk.NAME, self._disk),
             (broker_probe.NAME, self._broker),
             (mail.NAME, self._mail),
+            (holding.NAME, self._blobless_mode),
             (outward_checks.NOTIFICATIONS_NAME, self._notifications),
             (outward_checks.METRICS_NAME, self._listener),
         ]
@@ -174,6 +175,13 @@ class Doctor:
         section = self._config.appserver
         facts = await self._threads.run("mail", lambda: mail.look_at_mail(section.root))
         return mail.judge_mail(facts, watch=section.watch, user=self._user)
+
+    async def _blobless_mode(self) -> Checks:
+        mode = (await self._standing.survey()).facts.blobless
+        holder, facts = self._store.keeping.holder, None
+        if holder is not None and (mode.active or mode.trouble or mode.not_fetched):
+            facts = await self._threads.run(holding.NAME, functools.partial(holding.look_at_holding, holder))
+        return [holding.judge_holding(facts, mode)]
 
     async def _notifications(self) -> Checks:
         section = self._config.notifications

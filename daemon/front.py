@@ -12,6 +12,7 @@ from backupd.views import VolumeView
 from daemon.announcing import Announcing
 from daemon.answering import Answering
 from daemon.answers import Answers, names_of
+from daemon.blobless import Blobless
 from daemon.bucket_probe import probe_bucket
 from daemon.configuring import Configuring
 from daemon.doctor import Doctor
@@ -49,6 +50,7 @@ class Front:
         config_trouble: Callable[[], str],
         volume: Callable[[], VolumeView | None],
         volume_answers: Mapping[str, Answering],
+        blobless: Blobless,
     ) -> None:
         self._listener = MetricsListener(config.metrics.listen, clock=clock)
         self.standing = Standing(
@@ -68,6 +70,7 @@ class Front:
             metrics_trouble=lambda: self._listener.trouble,
             config_trouble=config_trouble,
             volume=volume,
+            blobless=blobless.view,
         )
         self._metrics = Metrics(self.standing, clock)
         names = names_of(server_id, config.server.name)

@@ -31,8 +31,9 @@ from backupd.schedules import JOBS, METADATA_UPLOAD
 from backupd.store.ledger import SetAttribute
 from backupd.store.ledger_tables import KeptJobs
 from backupd.store.store import Store
-from daemon import wiring
+from daemon import blobless, wiring
 from daemon.announcing import Announcing
+from daemon.blobless import Blobless
 from daemon.control_socket import ControlSocket
 from daemon.damage_watch import DamageWatch
 from daemon.effects import Effects
@@ -140,6 +141,10 @@ class Daemon:
             recorded_through=lambda: recorder.durable_cursor,
         )
         self._stack.push_async_callback(self._outward.close)
+        self._blobless = Blobless(
+            store, appserver, wanted=lambda: self._is_true(blobless.ATTRIBUTE), clock=clock
+        )
+        self._settings.guard(blobless.ATTRIBUTE, self._blobless.check)
         self._loop = asyncio.get_running_loop()
         self._healing = Healing(store, clock=clock, heal=lambda account: heal_by_scan(self._queue, account))
         self._recording = Recording(
@@ -213,6 +218,7 @@ class Daemon:
             config_trouble=lambda: self._reloading.trouble,
             volume=self._outward.view,
             volume_answers=self._outward.table(self._queue),
+            blobless=self._blobless,
         )
 
     def _factories(self, store: Store, appserver: AppServer) -> dict[str, Factory]:
@@ -275,6 +281,7 @@ class Daemon:
                     ("damage", self._damage.run()),
                     ("scheduler", self._scheduler.run()),
                     ("warnings", self._warn_if_idle()),
+                    ("blobless", self._blobless.run()),
                     ("announcing", self._announcing.run(self._front.answers.status)),
                     ("gaps", self._open_gaps_of_settings()),
                     ("reloading", self._reloading.run()),
@@ -395,6 +402,7 @@ class Daemon:
             self._volume_chosen.set()
             return
         self._apply_settings()
+        self._blobless.changed()
         self._announcing.look_soon()
 
     async def _begin_anew_with_volume(self) -> None:

@@ -89,7 +89,7 @@ class Looking:
                     "dump_blob and backup_path can't be combined", hint="use the blob path of getItem"
                 )
             state = views.state_to_dump(store, account, item, date)
-            store.blobs.stored_size(state.digest or "")
+            store.blobs.check_readable(state.digest or "")
             return BlobReply(digest=state.digest or "", size=state.size or 0)
 
         return await asyncio.to_thread(self._look, given, look)

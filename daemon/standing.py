@@ -17,6 +17,7 @@ from backupd.operations import Operation, OperationStatus
 from backupd.store.protections import Protections
 from backupd.store.store import Store
 from backupd.views import (
+    BloblessView,
     BrokerView,
     CoherencyView,
     CountView,
@@ -86,12 +87,14 @@ class Standing:
         metrics_trouble: Callable[[], str] = str,
         config_trouble: Callable[[], str] = str,
         volume: Callable[[], VolumeView | None] = lambda: None,
+        blobless: Callable[[], BloblessView] = BloblessView,
     ) -> None:
         """Make it; `unsent` says in words what admins could not be told."""
         self._store = store
         self._doubts = Doubts(store, clock)
         self._metrics_trouble = metrics_trouble
         self._config_trouble = config_trouble
+        self._blobless = blobless
         self._server_id = server_id
         self._server_name = server_name
         self._broker_url = broker_url
@@ -148,6 +151,7 @@ class Standing:
             volume=self._volume(),
             suspensions=stored.suspensions,
             coherency=stored.coherency,
+            blobless=self._blobless(),
         )
         fresh = await asyncio.to_thread(_freshness, facts, stored)
         subscription, publisher = self._realtime.subscription, self._realtime.publisher
@@ -207,6 +211,7 @@ class Standing:
             retention_suspended=len(stored.suspensions),
             accounts_not_enabled=stored.not_enabled,
             coherency=facts.coherency,
+            blobless=facts.blobless,
         )
 
     def _read_store(self) -> _Stored:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -19,6 +19,7 @@ from backupd.store.index_search import NAMES
 from backupd.store.layout import blob_name
 from backupd.store.store import Store
 from backupd.views import (
+    BloblessView,
     CountView,
     FoundItem,
     OperationView,
@@ -71,8 +72,13 @@ def schedule_view(job: Job) -> ScheduleView:
     )
 
 
-def state_views(history: Sequence[State]) -> tuple[StateView, ...]:
-    """Return a history with the end of each state and the place of its blob."""
+def state_views(
+    history: Sequence[State], has_blob: Callable[[str], bool] = lambda _digest: True
+) -> tuple[StateView, ...]:
+    """Return a history with the end of each state and the place of its blob.
+
+    `has_blob` is asked where a content was left with the AppServer: it may have been fetched since.
+    """
     ends: list[datetime | None] = [state.start for state in history[1:]]
     ends.append(None)
     return tuple(
@@ -86,15 +92,22 @@ def state_views(history: Sequence[State]) -> tuple[StateView, ...]:
             folder=str(state.metadata.get("folder", "")),
             digest=state.digest,
             size=state.size,
-            blob_path=blob_name(state.digest) if state.digest else "",
+            blob_path=_blob_path(state, has_blob),
             metadata=state.metadata,
             events=state.events,
             observed=state.observed,
             actor=state.actor,
             lacking=state.lacking,
+            held=state.held,
         )
         for state, end in zip(history, ends, strict=True)
     )
+
+
+def _blob_path(state: State, has_blob: Callable[[str], bool]) -> str:
+    if state.digest is None or (state.held and not has_blob(state.digest)):
+        return ""
+    return blob_name(state.digest)
 
 
 def history_of(store: Store, account: str, item: str) -> tuple[list[State], KnownItem, ItemKey]:
@@ -109,7 +122,7 @@ def history_of(store: Store, account: str, item: str) -> tuple[list[State], Know
 def item_reply(store: Store, account: str, item: str, date: str) -> ItemReply:
     """Return the states of an item: `all`, `first`, `last`, or the one at a moment. Raises `UnknownItem`."""
     history, known, key = history_of(store, account, item)
-    views = state_views(history)
+    views = state_views(history, store.blobs.contains)
     match date:
         case "all":
             chosen = views
@@ -199,7 +212,10 @@ def backup_info(store: Store) -> BackupInfoReply:
     """Return whose backup it is and what it holds."""
     counts = store.index.counts()
     statistics = store.statistics.backup()
-    identity = store.identity
+    identity, keeping = store.identity, store.keeping
+    blobless = None
+    if keeping.holder is not None:
+        blobless = BloblessView(active=keeping.is_blobless, not_fetched=keeping.left)
     return BackupInfoReply(
         backup_path=str(store.layout.root),
         server_id=identity.server,
@@ -219,4 +235,5 @@ def backup_info(store: Store) -> BackupInfoReply:
             blob_bytes=counts.blob_bytes,
             journal_bytes=store.journal.size_bytes(),
         ),
+        blobless=blobless,
     )

@@ -14,9 +14,10 @@ Every method may raise `AppServerUnavailable` (worth trying again) and `AppServe
 from __future__ import annotations
 
 import io
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 import msgspec
 
@@ -35,6 +36,71 @@ class Content(Protocol):
 
     def open(self) -> BinaryIO:
         """Open the bytes for reading; the caller closes. Raises `ItemVanished`."""
+        ...
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True):
+    """A content that the AppServer holds; size in bytes."""
+
+    digest: str
+    size: int
+
+
+class Released(msgspec.Struct, frozen=True, kw_only=True):
+    """What was let go of: how many contents, and the bytes that became free by that."""
+
+    contents: int = 0
+    bytes: int = 0
+
+
+class ContentHolder(Protocol):
+    """Keeps contents readable by their digest, whatever happens to their items.
+
+    Everything blocks; any thread may call, and worker processes where it can be pickled. Contents are
+    given as they are: whoever reads compares the digest.
+    """
+
+    def check(self) -> None:
+        """Try it out. Raises `AppServerRefused` with the reason where contents can't be held."""
+        ...
+
+    def hold(self, content: Content) -> Held:
+        """Make sure that a content stays, and tell its digest and size; not durable yet.
+
+        Raises `ItemVanished`, `AppServerUnavailable`.
+        """
+        ...
+
+    def make_durable(self) -> None:
+        """Make durable what any process has had held so far. Raises `AppServerUnavailable`."""
+        ...
+
+    def open(self, digest: str) -> BinaryIO | None:
+        """Open a held content, None where it is not held. Raises `AppServerUnavailable`."""
+        ...
+
+    def contains(self, digest: str) -> bool:
+        """Tell whether a content is held; it is not read."""
+        ...
+
+    def digests(self) -> Iterator[str]:
+        """Yield the digest of every held content. Raises `AppServerUnavailable`."""
+        ...
+
+    def release(self, is_needed: Callable[[str], bool], *, before: datetime) -> Released:
+        """Let go of the contents that are not needed, but for those last held at or after `before`.
+
+        Raises `AppServerUnavailable`.
+        """
+        ...
+
+
+@runtime_checkable
+class HoldsDeleted(Protocol):
+    """An AppServer whose storage can hold the content of what its users delete."""
+
+    def holder(self) -> ContentHolder:
+        """Return what holds contents; whether that works, its `check` tells."""
         ...
 
 

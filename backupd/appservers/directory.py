@@ -20,6 +20,7 @@ from backupd.appservers import delivery, entries, mending
 from backupd.appservers.base import Account, DirectoryEntry, Examined, Listing, Reading, Watched
 from backupd.appservers.deliveries import Arrival, deliver_many
 from backupd.appservers.directory_reader import DirectoryReader, Locator, real_root
+from backupd.appservers.holding import HoldingArea
 from backupd.appservers.identity import Identity, Row
 from backupd.appservers.listing import Lister, derived_item_id, folder_directory
 from backupd.appservers.live import Tracker
@@ -73,6 +74,10 @@ class DirectoryServer:
     async def read(self, key: ItemKey) -> Reading:
         """Return an item's photograph and content as they are now. Raises `ItemVanished`."""
         return await asyncio.to_thread(self._read, key)
+
+    def holder(self) -> HoldingArea:
+        """Return the holding area below the root (`HoldsDeleted`)."""
+        return HoldingArea(self._root)
 
     def reader(self) -> DirectoryReader:
         """Return a blocking reader that can be pickled."""

@@ -58,11 +58,20 @@ class FileContent(msgspec.Struct, frozen=True):
     root: str
     path: str
     size: int
+    is_fixed: bool = False
+    """Whether its software never writes into the file (Maildir)."""
 
     def open(self) -> BinaryIO:
         """Open the file, wherever a change of flags has renamed it to. Raises `ItemVanished`."""
-        descriptor, _ = _open_found(self.root, self.path)
-        return os.fdopen(descriptor, "rb")
+        return os.fdopen(open_current(self.root, self.path), "rb")
+
+
+class ReadFile(BytesContent, frozen=True):
+    """Content that was read from its file already; the file may have gone since."""
+
+    root: str
+    path: str
+    is_fixed: bool = False
 
 
 def open_regular(root: str, path: str) -> tuple[int, os.stat_result]:
@@ -97,6 +106,11 @@ def _open_found(root: str, path: str) -> tuple[int, str]:
         if found is None:
             raise
         return open_regular(root, found)[0], found
+
+
+def open_current(root: str, path: str) -> int:
+    """Open a file of the root, or the message it became; return the descriptor. Raises `ItemVanished`."""
+    return _open_found(root, path)[0]
 
 
 def renamed_message(root: str, path: str) -> str | None:
@@ -144,7 +158,12 @@ class DirectoryReader:
             ) from error
         finally:
             os.close(descriptor)
-        content = BytesContent(head) if whole else FileContent(self._root, path, facts.st_size)
+        is_fixed = place.area is Area.MAIL
+        content = (
+            ReadFile(head, self._root, path, is_fixed)
+            if whole
+            else FileContent(self._root, path, facts.st_size, is_fixed)
+        )
         kind, metadata = self._photograph(place._replace(path=path), facts, head)
         return kind, Reading(metadata=metadata, content=content)
 

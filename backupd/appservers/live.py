@@ -124,6 +124,8 @@ class Tracker:
     def _spots(self, path: str, now: float) -> list[Spot]:
         """Return the places of items that a touched path means; folders and accounts are noted aside."""
         domain, user, top, *below = [*path.split("/"), "", "", ""]
+        if domain[:1] == ".":
+            return []  # The holding area, or somebody else's: no domain is called so.
         below = [name for name in below if name]
         place = self._folders.place_of(f"{domain}/{user}")
         if place is None or not top or (top == "account.toml" and not below):

@@ -28,6 +28,7 @@ from backupd.appservers.base import (
     Reading,
     Watched,
 )
+from backupd.appservers.memory_holding import MemoryHolder
 from backupd.appservers.memory_items import MemoryItem, examined, photograph_item, put_content
 from backupd.clock import Clock, written
 from backupd.errors import AppServerRefused, AppServerUnavailable, ContentChanged, ItemVanished
@@ -60,6 +61,7 @@ class MemoryServer:
         self.vanished: set[str] = set()
         self.unreadable: set[str] = set()
         self.delay_seconds = 0.0
+        self.held = MemoryHolder()
 
     # The interface.
 
@@ -119,6 +121,10 @@ class MemoryServer:
                 return Reading(metadata={"folder": path, "area": area.value}, content=None)
         item = self._content_item(key)
         return Reading(metadata=photograph_item(item), content=BytesContent(item.content))
+
+    def holder(self) -> MemoryHolder:
+        """Return what holds contents in memory."""
+        return self.held
 
     def reader(self) -> ItemReader | None:
         """Return None: reading needs this object."""

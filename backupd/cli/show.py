@@ -25,7 +25,7 @@ from backupd.cli.show_server import (
     show_services,
     show_suspensions,
 )
-from backupd.cli.show_status import show_status
+from backupd.cli.show_status import blobless_line, show_status
 from backupd.cli.text import duration, local, size, value_text, visible, yes_no
 from backupd.commands import Command
 from backupd.control import (
@@ -328,6 +328,7 @@ def _show_backup(reply: BackupInfoReply, page: Page) -> None:
             ("last scan", local(reply.last_scan)),
             ("accounts", f"{reply.accounts:,}, and {reply.accounts_deleted:,} deleted"),
             ("blobs", f"{reply.space.blobs:,}, {size(reply.space.blob_bytes)}"),
+            *blobless_line(reply.blobless),
             ("free space", f"{size(reply.space.free_bytes)} of {size(reply.space.total_bytes)}"),
         )
     )

@@ -8,7 +8,7 @@ from datetime import datetime
 from backupd.cli.page import Page
 from backupd.cli.text import duration, local, size, visible
 from backupd.control import StatusReply
-from backupd.views import BrokerView, ScannerView, Severity, VolumeView
+from backupd.views import BloblessView, BrokerView, ScannerView, Severity, VolumeView
 
 GAPS_SHOWN_MAX = 10
 
@@ -184,6 +184,19 @@ def _accounts(status: StatusReply) -> str:
     return ", ".join(words)
 
 
+def blobless_line(mode: BloblessView | None) -> Sequence[tuple[str, str]]:
+    """Return a line on blobless mode; none where it is off and nothing is left of it."""
+    if mode is None:
+        return ()
+    if mode.active:
+        return (("blobless mode", "on: the AppServer holds the contents"),)
+    if mode.trouble:
+        return (("blobless mode", f"set, not in force: {visible(mode.trouble)}"),)
+    if mode.not_fetched:
+        return (("blobless mode", f"off, {mode.not_fetched:,} contents not fetched yet"),)
+    return ()
+
+
 def _holdings(status: StatusReply) -> Sequence[tuple[str, str]]:
     kinds = [
         f"{visible(one.kind)} {one.items:,}" + (f" ({one.deleted:,} deleted)" if one.deleted else "")
@@ -196,6 +209,7 @@ def _holdings(status: StatusReply) -> Sequence[tuple[str, str]]:
         ("accounts", _accounts(status)),
         ("items", ", ".join(kinds)),
         ("blobs", f"{space.blobs:,}, {size(space.blob_bytes)}"),
+        *blobless_line(status.blobless),
         ("journal", size(space.journal_bytes)),
         ("free space", f"{free}, intake pauses below {size(space.threshold_bytes)}"),
     )

@@ -47,6 +47,16 @@ def open_verified(
         raise
 
 
+def open_plain_verified(file: BinaryIO, digest: str, path: str, bytes_max: int | None) -> BinaryIO:
+    """Return a file of a content as it is as one that verifies at its end. Raises `CorruptBlob`."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    if bytes_max is not None and size > bytes_max:
+        file.close()
+        raise _corrupt(path, f"it has {size} bytes, at most {bytes_max} are expected", digest)
+    return io.BufferedReader(_VerifyingReader(file, file, digest, size, path), _BUFFER_BYTES)
+
+
 def content_size(head: bytes, stored: int, path: str, digest: str) -> int:
     """Return the bytes of a content from the first `HEADER_BYTES_MAX` of its file. Raises `CorruptBlob`."""
     if not head:

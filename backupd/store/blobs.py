@@ -19,15 +19,15 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
-import msgspec
 import zstandard
 
 from backupd import durable
 from backupd.errors import BlobMissing, CorruptBlob, VolumeError
 from backupd.items import digest_text, is_digest
-from backupd.store.blob_reading import looks_compressed, open_verified
+from backupd.store.beyond import Elsewhere, LookedUp, Outside, Staged
+from backupd.store.blob_reading import looks_compressed, open_plain_verified, open_verified
 from backupd.store.layout import BLOBS, Layout, blob_name
 from backupd.store.outside.catalog import Catalog
 from backupd.volumes.base import ByteSource, NameMissing
@@ -41,82 +41,6 @@ _PAYS_OFF = 0.97
 """Compression pays where it leaves less than this part of the content."""
 
 
-class Staged(msgspec.Struct, frozen=True):
-    """Content on the volume without its name yet; `place` is empty where the blob is there already.
-
-    Sizes in bytes.
-    """
-
-    digest: str
-    size: int
-    stored_size: int
-    place: str
-
-
-class Outside(Protocol):
-    """What `Blobs` asks of the external volume; any thread may call."""
-
-    def stored_size(self, digest: str) -> int | None:
-        """Return the bytes a content takes outside, None if it is not confirmed there."""
-        ...
-
-    def open(self, digest: str, bytes_max: int | None) -> BinaryIO:
-        """Open a content, as `Blobs.open` does."""
-        ...
-
-    def digests(self) -> Iterator[str]:
-        """Yield the digest of every content outside."""
-        ...
-
-    def only_outside(self) -> int:
-        """Return how many contents are outside and not in the Backup Path; quick."""
-        ...
-
-    def forget(self, digests: Sequence[str]) -> int:
-        """Let contents be dead outside, for nothing refers to them any more; return how many were there.
-
-        To be called behind the removal of their files in the Backup Path.
-        """
-        ...
-
-    def note_committed(self, staged: Sequence[Staged]) -> None:
-        """Take notice, without waiting for anything, of blobs that are new in the Backup Path."""
-        ...
-
-    def note_used(self, digest: str) -> None:
-        """Take notice, without waiting for anything, that a blob of the Backup Path was read."""
-        ...
-
-
-class _Looking:
-    """What a worker process knows of the outside: whether a content is there."""
-
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
-
-    def stored_size(self, digest: str) -> int | None:
-        located = self._catalog.locate(digest)
-        return None if located is None else located.share
-
-    def open(self, digest: str, bytes_max: int | None) -> BinaryIO:  # noqa: ARG002 - as `Outside`
-        raise VolumeError(f"{digest} is on the external volume, which only the daemon reads", permanent=True)
-
-    def digests(self) -> Iterator[str]:
-        return self._catalog.digests()
-
-    def only_outside(self) -> int:
-        return self._catalog.only_outside()
-
-    def forget(self, digests: Sequence[str]) -> int:
-        raise VolumeError(f"{len(digests)} contents: only the daemon forgets", permanent=True)
-
-    def note_committed(self, staged: Sequence[Staged]) -> None:
-        """Nothing: the daemon commits."""
-
-    def note_used(self, digest: str) -> None:
-        """Nothing: the daemon reads."""
-
-
 class Blobs:
     """The blobs of one Backup Path, and of the external volume where there is one."""
 
@@ -124,6 +48,8 @@ class Blobs:
         self._volume = volume
         self.outside = outside
         """The external volume; set once it is known, before anything is read or staged."""
+        self.elsewhere: Elsewhere | None = None
+        """Where what has no blob is read from; `contains` and `stored_size` know nothing of it."""
         self.level = level
         """How hard contents are compressed from now on: zstd's 1 to 22."""
         self._threads = threading.local()
@@ -135,7 +61,7 @@ class Blobs:
         What is only outside is looked up in the catalog, but not read. Raises `BackupPathRefused`.
         """
         catalog = Layout(backup_path).catalog
-        outside = _Looking(Catalog(catalog, writable=False)) if catalog.exists() else None
+        outside = LookedUp(Catalog(catalog, writable=False)) if catalog.exists() else None
         return cls(LocalVolume(backup_path), level=level, outside=outside)
 
     def stage(self, content: bytes | ByteSource) -> Staged:
@@ -206,9 +132,7 @@ class Blobs:
         try:
             file = self._volume.get(blob_name(_checked(digest)))
         except NameMissing:
-            if self.outside is None:
-                raise _missing(digest) from None
-            return self.outside.open(digest, bytes_max)
+            return self._opened_beyond(digest, bytes_max)
         if self.outside is not None:
             self.outside.note_used(digest)
         return open_verified(file, digest, str(self._volume.root / blob_name(digest)), bytes_max)
@@ -261,6 +185,31 @@ class Blobs:
     def remove_leftovers(self) -> int:
         """Remove what dead processes staged; return how many files that were."""
         return self._volume.remove_leftovers()
+
+    def is_readable(self, digest: str) -> bool:
+        """Tell whether `open` finds a content, here or elsewhere; nothing is verified."""
+        return self.contains(digest) or (self.elsewhere is not None and self.elsewhere.contains(digest))
+
+    def check_readable(self, digest: str) -> None:
+        """Raise `BlobMissing` where `open` would; nothing is read."""
+        if not self.is_readable(digest):
+            raise _missing(digest)
+
+    def _opened_beyond(self, digest: str, bytes_max: int | None) -> BinaryIO:
+        """Open what has no file here: from the external volume, or from where the AppServer holds it."""
+        if self.outside is not None:
+            try:
+                return self.outside.open(digest, bytes_max)
+            except BlobMissing:
+                if self.elsewhere is None or not self.elsewhere.contains(digest):
+                    raise
+        return self._from_elsewhere(digest, bytes_max)
+
+    def _from_elsewhere(self, digest: str, bytes_max: int | None) -> BinaryIO:
+        file = None if self.elsewhere is None else self.elsewhere.open(digest)
+        if file is None:
+            raise _missing(digest)
+        return open_plain_verified(file, digest, f"the content held as {digest}", bytes_max)
 
     def _existing(self, digest: str) -> int | None:
         """Return the bytes a blob takes, here or outside; None or 0 if there is none."""

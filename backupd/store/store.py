@@ -27,6 +27,7 @@ from backupd.store.blobs import LEVEL, Blobs
 from backupd.store.history import Histories
 from backupd.store.index import Index, IndexUnusable
 from backupd.store.journal import SEGMENT_BYTES_MAX, Journal
+from backupd.store.keeping import Keeping
 from backupd.store.layout import Layout
 from backupd.store.ledger import Ledger
 from backupd.store.lock import PathLock
@@ -55,6 +56,7 @@ class Store:
         self.journal: Journal
         self.histories: Histories
         self.blobs: Blobs
+        self.keeping: Keeping
         self.index: Index
         self.ledger: Ledger
         self.statistics: Statistics
@@ -187,6 +189,7 @@ class Store:
         directories = Directories(layout.root)
         self.histories = Histories(layout.root, directories)
         self.blobs = Blobs(LocalVolume(layout.root), level=compression_level)
+        self.keeping = Keeping(self.blobs)
         self.statistics = Statistics(layout, directories)
         try:
             self.ledger = Ledger(layout.ledger, writable=writable)

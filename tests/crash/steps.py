@@ -77,6 +77,8 @@ UPLOAD = (
     "reclaiming.deleted",
 )
 """Passed on the way to the external volume, and when room there is given back."""
+BLOBLESS = ("holding.linked", "holding.named", "holding.sync", "holding.synced", "holding.release")
+"""Passed in blobless mode, the last one only after it was turned off."""
 
 AFTER_DAMAGE = ("journal.cut_tail", "history.repair")
 """Passed by a start after a power cut that tore what was being written."""
@@ -112,6 +114,7 @@ ELSEWHERE = {
 """Steps without a kill, and why."""
 
 ALL = {*STREAM, *CREATION, *SCAN, *RESTORE, *ACCOUNT_RESTORE, *UPLOAD, *AFTER_DAMAGE, *ELSEWHERE}
+ALL = {*STREAM, *CREATION, *SCAN, *RESTORE, *ACCOUNT_RESTORE, *BLOBLESS, *AFTER_DAMAGE, *ELSEWHERE}
 
 
 def steps_in_code(repository: Path) -> dict[str, str]:

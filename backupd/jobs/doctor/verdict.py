@@ -12,7 +12,7 @@ _WORST_FIRST = (Outcome.CRITICAL, Outcome.WARNING, Outcome.UNKNOWN, Outcome.OK)
 _CAUSES_FIRST = (
     *("daemon", "checked as", "configuration", "secrets", "state directory"),
     *("broker", "broker session", "AppServer", "restores", "watch"),
-    *("Backup Path", "file system", "space", "scanners", "last scan", "operations"),
+    *("Backup Path", "file system", "space", "blobless mode", "scanners", "last scan", "operations"),
     *(
         "proven restore",
         "schedules",

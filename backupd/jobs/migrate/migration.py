@@ -20,8 +20,9 @@ import msgspec
 from backupd.durable import step
 from backupd.errors import BlobMissing, CorruptBlob, VolumeError
 from backupd.operations import Run, Verdict
+from backupd.store.beyond import Staged
 from backupd.store.blob_reading import open_verified
-from backupd.store.blobs import Blobs, Staged
+from backupd.store.blobs import Blobs
 from backupd.store.layout import blob_name, pack_name
 from backupd.store.outside.catalog import Catalog
 from backupd.store.outside.objects import Intent, IntentKind, Objects

@@ -21,7 +21,6 @@ import msgspec
 import structlog
 
 from backupd.appservers.base import AppServer, Reading
-from backupd.appservers.opening import opened
 from backupd.clock import Clock
 from backupd.coalescing import WINDOW, Entry, Group
 from backupd.enrolment import Enrolment, Everyone
@@ -33,14 +32,14 @@ from backupd.errors import (
     ItemVanished,
 )
 from backupd.items import ItemKey
-from backupd.jobs.record import plan
+from backupd.jobs.record import bodies, plan
 from backupd.jobs.record.plan import Recent
 from backupd.jobs.record.recollection import Recollection
 from backupd.jobs.record.round import Outcome, Recorded, RecorderCounts, Round
 from backupd.jobs.record.sieve import Sieve
 from backupd.jobs.record.waiting import WaitingRoom
 from backupd.states import ChangeType, Photograph, State, Transaction, next_state
-from backupd.store.blobs import Staged
+from backupd.store.keeping import Kept
 from backupd.store.store import Store
 
 ENTRIES_MAX = 4_000
@@ -67,7 +66,6 @@ class Recorder:
         *,
         clock: Clock,
         window: timedelta = WINDOW,
-        blobless: Callable[[], bool] = lambda: False,
         enrolment: Enrolment | None = None,
         damage_met: Callable[[ItemKey], None] = lambda _key: None,
     ) -> None:
@@ -76,7 +74,6 @@ class Recorder:
         self._appserver = appserver
         self._clock = clock
         self._window = window
-        self._blobless = blobless
         self._damage_met = damage_met
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="recorder")
         self._recent: OrderedDict[ItemKey, Recent] = OrderedDict()
@@ -89,7 +86,7 @@ class Recorder:
         self._rounds = asyncio.Lock()
         self.counts = RecorderCounts()
         self.waiting = WaitingRoom(
-            store, appserver, clock=clock, off_loop=self._off_loop, has_blob=self._has_blob
+            store, appserver, clock=clock, off_loop=self._off_loop, has_blob=store.keeping.has
         )
 
     @property
@@ -138,11 +135,11 @@ class Recorder:
             raise
         return Recorded(entries=round_.entries, transactions=transactions, more=round_.more)
 
-    def _start_over(self, staged: Sequence[Staged]) -> None:
+    def _start_over(self, staged: Sequence[Kept]) -> None:
         """Forget what a failed round did not finish; the next one begins at the cursor again."""
         self._recent.clear()
         self._store.index.rollback()
-        self._store.blobs.discard(staged)
+        self._store.keeping.discard(staged)
 
     async def checkpoint(self, *, force: bool = False) -> None:
         """Sync what was recorded and move the durable cursor, at most once a second unless forced."""
@@ -183,7 +180,7 @@ class Recorder:
             cut=more,
             window=self._window,
         )
-        self._store_bodies(planned.groups, sifted.fresh)
+        came_along = bodies.store_bodies(self._store, planned.groups, sifted.fresh)
         needs, joins, newest_of = list[int](), set[int](), dict[ItemKey, int]()
         for place, group in enumerate(planned.groups):
             key = group.transaction.key
@@ -196,9 +193,9 @@ class Recorder:
             newest_of[key] = group.transaction.transaction
             if self.waiting.holds(group):
                 joins.add(place)
-            elif plan.needs_reading(group, newest, self._has_blob):
+            elif plan.needs_reading(group, newest, self._store.keeping.has):
                 needs.append(place)
-        return Round(len(entries), planned, needs, frozenset(joins), more=more)
+        return Round(len(entries), planned, needs, frozenset(joins), more=more, bodies=came_along)
 
     def _recollected(self) -> Recollection:
         """Look through the end of the journal, as far as it is recorded."""
@@ -252,28 +249,6 @@ class Recorder:
             ledger.set_numbers(counts)
         self._checked_gaps_through = entries[-1].sequence
 
-    def _store_bodies(self, groups: Sequence[Group], entries: Sequence[Entry]) -> None:
-        """Store contents that came along, so that what may have to wait needs no copy of them.
-
-        A content may have come with an earlier change than the one whose photograph names it.
-        """
-        if self._blobless():
-            return
-        bodies = {one.change.digest: one.change.body for one in entries if one.change.body is not None}
-        wanted = dict.fromkeys(
-            group.photographed.digest for group in groups if group.photographed is not None
-        )
-        staged: list[Staged] = []
-        try:
-            staged.extend(self._store.blobs.stage(bodies[digest]) for digest in wanted if digest in bodies)
-            self._store.blobs.commit(staged)
-        except BaseException:
-            self._store.blobs.discard(staged)
-            raise
-
-    def _has_blob(self, digest: str) -> bool:
-        return self._blobless() or self._store.blobs.contains(digest)
-
     def _recent_of(self, key: ItemKey) -> Recent:
         recent = self._recent.get(key)
         if recent is not None:
@@ -308,6 +283,8 @@ class Recorder:
                     outcome: Outcome = await self._off_loop(partial(self._staged, reading, round_.staged))
                 except (ItemVanished, AppServerUnavailable, AppServerRefused) as error:
                     outcome = error
+                    if round_.bodies:
+                        await self._off_loop(partial(bodies.hold_body, self._store, round_, place))
                 round_.outcomes[place] = outcome
 
         try:
@@ -320,18 +297,17 @@ class Recorder:
                 raise group.exceptions[0] from None
             raise
 
-    def _staged(self, reading: Reading, staged: list[Staged]) -> Photograph:
+    def _staged(self, reading: Reading, staged: list[Kept]) -> Photograph:
         if reading.content is None:
             return Photograph(metadata=reading.metadata)
-        with opened(reading.content) as content:
-            blob = self._store.blobs.stage(content)
-        staged.append(blob)
-        return Photograph(metadata=reading.metadata, digest=blob.digest, size=blob.size)
+        kept = self._store.keeping.stage(reading.content)
+        staged.append(kept)
+        return Photograph(metadata=reading.metadata, digest=kept.digest, size=kept.size)
 
     # -------------------------------------------------------------------- write
 
     def _write(self, round_: Round) -> int:
-        self._store.blobs.commit(round_.staged)
+        self._store.keeping.commit(round_.staged)
         written: dict[ItemKey, list[State]] = {}
         for place, group in enumerate(round_.planned.groups):
             outcome = round_.outcomes.get(place)
@@ -367,6 +343,8 @@ class Recorder:
         recent = self._recent_of(key)
         state = next_state(recent.last, *self._decide(group, outcome, recent.last))
         if state is not None:
+            if self._store.keeping.is_left(state):
+                state = msgspec.structs.replace(state, held=True)
             written.setdefault(key, []).append(state)
             before = recent.events if len(recent.events) < RECENT_EVENTS_MAX else frozenset[str]()
             self._remember(key, Recent(state, before | frozenset(state.events)))
@@ -382,7 +360,7 @@ class Recorder:
         transaction = group.transaction
         match outcome:
             case None if transaction.change is ChangeType.DELETED:
-                return plan.at_deletion(group, last, self._has_blob)
+                return plan.at_deletion(group, last, self._store.blobs.is_readable)
             case None:
                 return transaction, plan.told_photograph(group)
             case Photograph():
@@ -392,4 +370,4 @@ class Recorder:
             case _:
                 self.counts.vanished += 1
                 log.info("item_vanished", item=str(transaction.key), reason=str(outcome))
-                return plan.after_vanishing(group, last, self._has_blob)
+                return plan.after_vanishing(group, last, self._store.blobs.is_readable)

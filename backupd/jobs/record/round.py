@@ -7,7 +7,7 @@ import msgspec
 from backupd.errors import AppServerRefused, AppServerUnavailable, ItemVanished
 from backupd.jobs.record import plan
 from backupd.states import Photograph
-from backupd.store.blobs import Staged
+from backupd.store.keeping import Kept
 
 Outcome = Photograph | AppServerUnavailable | AppServerRefused | ItemVanished
 """What reading an item gave: its photograph, with the content staged, or why there is none."""
@@ -41,4 +41,6 @@ class Round(msgspec.Struct):
     joins: frozenset[int] = frozenset()
     more: bool = False
     outcomes: dict[int, Outcome] = {}
-    staged: list[Staged] = []
+    staged: list[Kept] = []
+    bodies: dict[str, bytes] = {}
+    """Contents that came along and were not stored, in blobless mode, by digest."""

@@ -18,7 +18,6 @@ import msgspec
 import structlog
 
 from backupd.appservers.base import AppServer, Reading
-from backupd.appservers.opening import opened
 from backupd.clock import Clock
 from backupd.coalescing import Group
 from backupd.errors import (
@@ -216,7 +215,8 @@ class WaitingRoom:
         if change.metadata is None and change.origin is Origin.SMARTSCAN:
             # What a scan found and could not prove is proved now: the item is gone.
             return msgspec.structs.replace(change, type=ChangeType.DELETED)
-        return msgspec.structs.replace(change, lacking=plan.lacking_of(change, change.kind, self._has_blob))
+        lacking = plan.lacking_of(change, change.kind, self._store.blobs.is_readable)
+        return msgspec.structs.replace(change, lacking=lacking)
 
     def _journal(self, row: Waiting, entry: Change) -> bool:
         """Let the row become an entry, unless more has joined it meanwhile."""
@@ -241,10 +241,9 @@ class WaitingRoom:
     def _stored(self, reading: Reading) -> Photograph:
         if reading.content is None:
             return Photograph(metadata=reading.metadata)
-        with opened(reading.content) as content:
-            staged = self._store.blobs.stage(content)
-        self._store.blobs.commit([staged])
-        return Photograph(metadata=reading.metadata, digest=staged.digest, size=staged.size)
+        kept = self._store.keeping.stage(reading.content)
+        self._store.keeping.commit([kept])
+        return Photograph(metadata=reading.metadata, digest=kept.digest, size=kept.size)
 
 
 def joined(earlier: Change, later: Change) -> Change:

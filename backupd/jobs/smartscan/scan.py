@@ -20,6 +20,7 @@ from backupd.enrolment import Enrolment, Everyone
 from backupd.errors import AppServerRefused, AppServerUnavailable, BackupdError, UnknownAccount
 from backupd.items import ItemKey, Kind
 from backupd.jobs.smartscan import plan
+from backupd.jobs.smartscan.fetching import fetch_held
 from backupd.jobs.smartscan.tally import ScanOptions
 from backupd.jobs.smartscan.work import Finished, Work
 from backupd.jobs.smartscan.workers import ChunkItem
@@ -90,6 +91,8 @@ class SmartScan:
         except (OSError, BackupdError) as error:
             work.undumped(str(error))
         verdict = work.verdict()
+        if options.deep:
+            verdict += (await fetch_held(run, self._store, moment)).sentence()
         await asyncio.to_thread(self._keep_statistics, moment, verdict, deep=options.deep)
         return verdict
 

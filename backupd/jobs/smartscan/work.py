@@ -31,7 +31,7 @@ from backupd.jobs.smartscan.tally import ScanOptions, Tally
 from backupd.jobs.smartscan.workers import ChunkItem, ChunkResult, ItemProblem
 from backupd.operations import Run
 from backupd.states import ChangeType
-from backupd.store.blobs import Staged
+from backupd.store.keeping import Kept
 from backupd.store.store import Store
 
 CHUNK_ITEMS = 128
@@ -64,7 +64,7 @@ class Flush(msgspec.Struct, frozen=True):
     """
 
     stored: asyncio.Future[int]
-    staged: Sequence[Staged]
+    staged: Sequence[Kept]
     accounts: Sequence[Finished]
 
 
@@ -104,7 +104,7 @@ class Work:
         self._moment: datetime | None = None
         self._reading: dict[asyncio.Future[ChunkResult], list[ChunkItem]] = {}
         self._payloads: list[bytes] = []
-        self._staged: list[Staged] = []
+        self._staged: list[Kept] = []
         self._bytes = 0
         self._last_sequence = 0
         self._to_read = 0
@@ -141,7 +141,7 @@ class Work:
         for future in self._reading:
             if _is_done_well(future):
                 self._staged += future.result().staged
-        await asyncio.to_thread(self._store.blobs.discard, self._staged)
+        await asyncio.to_thread(self._store.keeping.discard, self._staged)
 
     def estimate(self, accounts_done: int, accounts: int) -> None:
         """Estimate all items of the scan from those of the accounts listed so far, and report."""
@@ -232,11 +232,12 @@ class Work:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[ChunkResult]
         if self._many():
-            future = loop.run_in_executor(self._workers_pool(), workers.read_chunk_in_worker, chunk, moment)
+            read_chunk, blobless = workers.read_chunk_in_worker, self._store.keeping.is_blobless
+            future = loop.run_in_executor(self._workers_pool(), read_chunk, chunk, moment, blobless)
         else:
             read = copy_context().run
             future = loop.run_in_executor(
-                None, read, workers.read_chunk, chunk, moment, self._reader, self._store.blobs
+                None, read, workers.read_chunk, chunk, moment, self._reader, self._store.keeping
             )
         self._reading[future] = chunk
         if len(self._reading) >= max(2, CHUNKS_AHEAD * self._workers):
@@ -250,8 +251,9 @@ class Work:
             if self._reader is None:
                 message = "no reader for worker processes"
                 raise BackupdError(message)
+            store = self._store
             self._pool = workers.worker_pool(
-                self._workers, self._reader, self._store.layout.root, self._store.blobs.level
+                self._workers, self._reader, store.layout.root, store.blobs.level, store.keeping.holder
             )
         return self._pool
 
@@ -262,12 +264,12 @@ class Work:
             try:
                 reading = await self._read_one(ItemKey(item.account, item.kind, item.item))
                 await asyncio.to_thread(
-                    workers.take_reading, result, item, moment, reading, self._store.blobs
+                    workers.take_reading, result, item, moment, reading, self._store.keeping
                 )
             except workers.READING_ERRORS as error:
                 result.problems.append(workers.problem_of(item, error))
             except BaseException:
-                await asyncio.to_thread(self._store.blobs.discard, result.staged)
+                await asyncio.to_thread(self._store.keeping.discard, result.staged)
                 raise
         return result
 
@@ -341,11 +343,11 @@ class Work:
         await asyncio.to_thread(self._keep_cursors)
         await self.wait_until_recorded(self._last_sequence - UNRECORDED_ENTRIES_MAX)
 
-    def _store_findings(self, payloads: list[bytes], staged: list[Staged]) -> int:
+    def _store_findings(self, payloads: list[bytes], staged: list[Kept]) -> int:
         if not payloads and not staged:
             return 0
         self._store.check_space()
-        self._store.blobs.commit(staged)
+        self._store.keeping.commit(staged)
         return self._store.journal.append(payloads) + len(payloads) - 1 if payloads else 0
 
     async def wait_until_recorded(self, sequence: int) -> None:

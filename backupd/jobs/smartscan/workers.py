@@ -16,14 +16,14 @@ from pathlib import Path
 
 import msgspec
 
-from backupd.appservers.base import ItemReader, Reading
-from backupd.appservers.opening import opened
+from backupd.appservers.base import ContentHolder, ItemReader, Reading
 from backupd.errors import AppServerRefused, AppServerUnavailable, BackupdError, ItemVanished
 from backupd.events import Change, encode_change
 from backupd.items import Kind
 from backupd.jobs.smartscan import plan
 from backupd.states import ChangeType, Origin
-from backupd.store.blobs import Blobs, Staged
+from backupd.store.blobs import Blobs
+from backupd.store.keeping import Keeping, Kept
 
 
 class ChunkItem(msgspec.Struct, frozen=True, array_like=True):
@@ -55,7 +55,7 @@ class ChunkResult(msgspec.Struct):
     """
 
     payloads: list[bytes] = []
-    staged: list[Staged] = []
+    staged: list[Kept] = []
     problems: list[ItemProblem] = []
     created: int = 0
     unchanged: int = 0
@@ -67,10 +67,12 @@ READING_ERRORS = (ItemVanished, AppServerUnavailable, AppServerRefused)
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 _reader: ItemReader | None = None
-_blobs: Blobs | None = None
+_keeping: Keeping | None = None
 
 
-def read_chunk(items: Sequence[ChunkItem], moment: datetime, reader: ItemReader, blobs: Blobs) -> ChunkResult:
+def read_chunk(
+    items: Sequence[ChunkItem], moment: datetime, reader: ItemReader, keeping: Keeping
+) -> ChunkResult:
     """Read items, stage their contents and encode what was found; errors of single items are collected.
 
     Blocks. Raises `OSError` and `SpaceExhausted` where the Backup Path can't take a content.
@@ -79,11 +81,11 @@ def read_chunk(items: Sequence[ChunkItem], moment: datetime, reader: ItemReader,
     for item in items:
         try:
             reading = reader.read(item.kind, item.item, item.locator)
-            take_reading(result, item, moment, reading, blobs)
+            take_reading(result, item, moment, reading, keeping)
         except READING_ERRORS as error:
             result.problems.append(problem_of(item, error))
         except BaseException:
-            blobs.discard(result.staged)
+            keeping.discard(result.staged)
             raise
     return result
 
@@ -95,16 +97,15 @@ def problem_of(item: ChunkItem, error: BackupdError) -> ItemProblem:
 
 
 def take_reading(
-    result: ChunkResult, item: ChunkItem, moment: datetime, reading: Reading, blobs: Blobs
+    result: ChunkResult, item: ChunkItem, moment: datetime, reading: Reading, keeping: Keeping
 ) -> None:
     """Stage what was read and add the finding. Raises `ItemVanished`, `AppServerUnavailable`."""
-    blob = None
+    kept = None
     if reading.content is not None:
-        with opened(reading.content) as content:
-            blob = blobs.stage(content)
-        result.staged.append(blob)
-        result.content_bytes += blob.size
-    digest = blob.digest if blob is not None else None
+        kept = keeping.stage(reading.content)
+        result.staged.append(kept)
+        result.content_bytes += kept.size
+    digest = kept.digest if kept is not None else None
     if item.recorded is not None and item.recorded == plan.fingerprint(reading.metadata, digest):
         result.unchanged += 1
         return
@@ -120,34 +121,43 @@ def take_reading(
                 origin=Origin.SMARTSCAN,
                 metadata=reading.metadata,
                 digest=digest,
-                size=blob.size if blob is not None else None,
+                size=kept.size if kept is not None else None,
                 basis=item.basis,
             )
         )
     )
 
 
-def worker_pool(workers: int, reader: ItemReader, backup_path: Path, level: int) -> ProcessPoolExecutor:
+def worker_pool(
+    workers: int, reader: ItemReader, backup_path: Path, level: int, holder: ContentHolder | None
+) -> ProcessPoolExecutor:
     """Return a pool of worker processes that share nothing with this process but the disk."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     return ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_begin, initargs=(reader, backup_path, level)
+        workers, mp_context=context, initializer=_begin, initargs=(reader, backup_path, level, holder)
     )
 
 
-def read_chunk_in_worker(items: Sequence[ChunkItem], moment: datetime) -> ChunkResult:
-    """Read a chunk with what the worker was given when it began."""
-    if _reader is None or _blobs is None:
+def read_chunk_in_worker(
+    items: Sequence[ChunkItem],
+    moment: datetime,
+    blobless: bool,  # noqa: FBT001 - executors pass by place
+) -> ChunkResult:
+    """Read a chunk with what the worker was given when it began; `blobless` is the mode now."""
+    if _reader is None or _keeping is None:
         message = "the worker was not begun"
         raise BackupdError(message)
-    return read_chunk(items, moment, _reader, _blobs)
+    if _keeping.holder is not None:
+        _keeping.leave_with(_keeping.holder, lambda: blobless)
+    return read_chunk(items, moment, _reader, _keeping)
 
 
-def _begin(reader: ItemReader, backup_path: Path, level: int) -> None:
+def _begin(reader: ItemReader, backup_path: Path, level: int, holder: ContentHolder | None) -> None:
     """Set a worker up: it ends with its parent, and leaves signals for the service to the daemon."""
-    global _reader, _blobs
+    global _reader, _keeping
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    _reader, _blobs = reader, Blobs.at(backup_path, level=level)
+    _reader, _keeping = reader, Keeping(Blobs.at(backup_path, level=level))
+    _keeping.holder = holder

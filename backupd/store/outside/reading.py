@@ -21,8 +21,8 @@ from typing import BinaryIO
 import msgspec
 
 from backupd.errors import BlobMissing, CorruptBlob, VolumeError
+from backupd.store.beyond import Staged
 from backupd.store.blob_reading import open_verified
-from backupd.store.blobs import Staged
 from backupd.store.outside.catalog import Catalog, Located, Queued
 from backupd.store.outside.objects import Objects
 from backupd.store.packs import BLOCK_CONTENT_BYTES_MAX, CorruptPack, content_of, open_block

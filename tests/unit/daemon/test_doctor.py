@@ -21,7 +21,7 @@ from tests.unit.jobs.worlds import SERVER
 
 NAMES = [
     *("daemon", "configuration", "secrets", "state directory", "broker", "AppServer", "restores", "watch"),
-    *("Backup Path", "file system", "space", "scanners", "last scan", "operations"),
+    *("Backup Path", "file system", "space", "blobless mode", "scanners", "last scan", "operations"),
     *("proven restore", "schedules", "gaps"),
     *("waiting photographs", "recorder", "damaged files", "coherency", "notifications", "metrics"),
     *("clock", "time zone", "service user", "open files"),

@@ -123,7 +123,7 @@ def test_a_chunk_that_fails_drops_what_it_staged(tmp_path: Path) -> None:
 
         durable.observe_steps(third)
         with pytest.raises(SpaceExhausted):
-            workers.read_chunk(items, world.clock.now(), NamedReader(), world.store.blobs)
+            workers.read_chunk(items, world.clock.now(), NamedReader(), world.store.keeping)
     assert list((tmp_path / ".staged").iterdir()) == []
     world.recorder.close()
     world.store.close()
