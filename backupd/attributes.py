@@ -16,7 +16,8 @@ import msgspec
 from cronsim import CronSim, CronSimError
 
 from backupd import buckets, volume_choice
-from backupd.attribute_table import TABLE, Attribute, Level, Type, Value
+from backupd.attribute import Attribute, Level, Type, Value
+from backupd.attribute_table import TABLE
 from backupd.clock import moment
 from backupd.errors import UsageError
 from backupd.parameters import FALSE_WORDS, TRUE_WORDS, did_you_mean, squashed, truth_of

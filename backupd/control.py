@@ -14,24 +14,34 @@ from typing import Any
 
 import msgspec
 
-from backupd.views import (
-    AccountView,
-    ArchiveView,
-    AttributeView,
+from backupd.keeping_views import (
     BloblessView,
-    BrokerView,
-    BucketView,
-    ChangedView,
-    CheckView,
     CoherencyCount,
     CoherencyView,
-    CountView,
-    DomainView,
     FindingView,
-    FolderView,
-    FoundItem,
+)
+from backupd.replies import (
+    CONTROL_VERSION,
+    AccountReply,
+    AccountsReply,
+    Answer,
+    BlobReply,
+    DiffReply,
+    DomainsReply,
+    FoldersReply,
+    HistoryReply,
+    HoldsReply,
+    ItemReply,
+    SearchReply,
+    SuspensionsReply,
+)
+from backupd.views import (
+    ArchiveView,
+    AttributeView,
+    BrokerView,
+    CheckView,
+    CountView,
     GapView,
-    HoldView,
     LogLineView,
     NotificationView,
     OperationView,
@@ -43,13 +53,9 @@ from backupd.views import (
     ServerFact,
     ServiceView,
     SpaceView,
-    StateView,
-    SuspensionView,
-    TurnView,
-    VolumeView,
 )
+from backupd.volume_views import BucketView, VolumeView
 
-CONTROL_VERSION = 1
 REQUEST_BYTES_MAX = 256 * 1024
 """Bound of a request's body, in bytes."""
 SERVER_HEADER = "X-Backupd-Server"
@@ -71,11 +77,7 @@ class CommandRequest(msgspec.Struct, frozen=True, kw_only=True):
     version: int = CONTROL_VERSION
 
 
-class _Answer(msgspec.Struct, frozen=True, kw_only=True, tag_field="reply"):
-    version: int = CONTROL_VERSION
-
-
-class ErrorReply(_Answer, frozen=True, kw_only=True, tag="error"):
+class ErrorReply(Answer, frozen=True, kw_only=True, tag="error"):
     """Why a request was refused or failed, what to do, and the exit status of a console that hears it."""
 
     message: str
@@ -83,7 +85,7 @@ class ErrorReply(_Answer, frozen=True, kw_only=True, tag="error"):
     exit_status: int = 1
 
 
-class DoneReply(_Answer, frozen=True, kw_only=True, tag="done"):
+class DoneReply(Answer, frozen=True, kw_only=True, tag="done"):
     """The command did what it says. `text` is what a console prints, `note` what an admin should know too."""
 
     text: str = "ok"
@@ -93,13 +95,13 @@ class DoneReply(_Answer, frozen=True, kw_only=True, tag="done"):
 # --- operations ------------------------------------------------------------------------------------------
 
 
-class OperationReply(_Answer, frozen=True, kw_only=True, tag="operation"):
+class OperationReply(Answer, frozen=True, kw_only=True, tag="operation"):
     """One operation: queued by a command, or asked about."""
 
     operation: OperationView
 
 
-class OperationsReply(_Answer, frozen=True, kw_only=True, tag="operations"):
+class OperationsReply(Answer, frozen=True, kw_only=True, tag="operations"):
     """Several operations, in the order of their submission."""
 
     operations: tuple[OperationView, ...]
@@ -108,111 +110,10 @@ class OperationsReply(_Answer, frozen=True, kw_only=True, tag="operations"):
 # --- items -----------------------------------------------------------------------------------------------
 
 
-class ItemReply(_Answer, frozen=True, kw_only=True, tag="item"):
-    """An item with the states that were asked for, oldest first."""
-
-    account: str
-    account_name: str = ""
-    item: str
-    kind: str
-    states: tuple[StateView, ...]
-
-
-class BlobReply(_Answer, frozen=True, kw_only=True, tag="blob"):
-    """Where the content that was asked for can be had: `GET /v1/blobs/<digest>`."""
-
-    digest: str
-    size: int
-
-
-class AccountReply(_Answer, frozen=True, kw_only=True, tag="account"):
-    """An account's own states that were asked for, oldest first, and its statistics where asked for.
-
-    `protections` are sentences that say why retention does not act on it.
-    """
-
-    account: str
-    account_name: str = ""
-    states: tuple[StateView, ...]
-    statistics: dict[str, Any] | None = None
-    protections: tuple[str, ...] = ()
-    not_enabled_since: datetime | None = None
-
-
-class HoldsReply(_Answer, frozen=True, kw_only=True, tag="holds"):
-    """Whether accounts are under legal hold; `all_since` and `all_by` where all of them are."""
-
-    accounts: tuple[HoldView, ...]
-    all_since: datetime | None = None
-    all_by: str = ""
-    note: str = ""
-
-
-class SuspensionsReply(_Answer, frozen=True, kw_only=True, tag="suspensions"):
-    """Accounts whose retention was suspended because they lost an unusual share of their items."""
-
-    accounts: tuple[SuspensionView, ...]
-
-
-class AccountsReply(_Answer, frozen=True, kw_only=True, tag="accounts"):
-    """The accounts that the backup held at a moment (null: now), by address."""
-
-    date: datetime | None = None
-    accounts: tuple[AccountView, ...]
-
-
-class DomainsReply(_Answer, frozen=True, kw_only=True, tag="domains"):
-    """The domains that the backup held at a moment (null: now), by name."""
-
-    date: datetime | None = None
-    domains: tuple[DomainView, ...]
-
-
-class SearchReply(_Answer, frozen=True, kw_only=True, tag="search"):
-    """The items found; `more` tells that the limit cut the list."""
-
-    account: str
-    account_name: str = ""
-    items: tuple[FoundItem, ...]
-    more: bool = False
-
-
-class HistoryReply(_Answer, frozen=True, kw_only=True, tag="history"):
-    """An item's life: what each of its states brought, oldest first."""
-
-    account: str
-    account_name: str = ""
-    item: str
-    kind: str
-    turns: tuple[TurnView, ...]
-
-
-class DiffReply(_Answer, frozen=True, kw_only=True, tag="diff"):
-    """What differs in an account between two moments: counts by group, then items up to the limit."""
-
-    account: str
-    account_name: str = ""
-    start: datetime
-    end: datetime
-    counts: dict[str, int]
-    items: tuple[ChangedView, ...]
-    items_total: int = 0
-
-
-class FoldersReply(_Answer, frozen=True, kw_only=True, tag="folders"):
-    """An account's folders as of a moment (null: now), each after those above it."""
-
-    account: str
-    account_name: str = ""
-    date: datetime | None = None
-    deleted: bool = False
-    folders: tuple[FolderView, ...]
-
-
 # --- settings --------------------------------------------------------------------------------------------
 
 
-class ConfigReply(_Answer, frozen=True, kw_only=True, tag="config"):
+class ConfigReply(Answer, frozen=True, kw_only=True, tag="config"):
     """Attributes at a level (`global`, `server`, `cos`, `account`); `subject` is the id of whose they are."""
 
     level: str
@@ -220,7 +121,7 @@ class ConfigReply(_Answer, frozen=True, kw_only=True, tag="config"):
     values: tuple[AttributeView, ...]
 
 
-class AttributeReply(_Answer, frozen=True, kw_only=True, tag="attribute"):
+class AttributeReply(Answer, frozen=True, kw_only=True, tag="attribute"):
     """What there is to know about an attribute."""
 
     attribute: str
@@ -232,7 +133,7 @@ class AttributeReply(_Answer, frozen=True, kw_only=True, tag="attribute"):
     modules: tuple[str, ...] = ("ZxBackup",)
 
 
-class BucketsReply(_Answer, frozen=True, kw_only=True, tag="buckets"):
+class BucketsReply(Answer, frozen=True, kw_only=True, tag="buckets"):
     """Bucket configurations, in the order in which they were made; after a change the one that changed.
 
     `note` is what an admin should know besides.
@@ -242,7 +143,7 @@ class BucketsReply(_Answer, frozen=True, kw_only=True, tag="buckets"):
     note: str = ""
 
 
-class SchedulesReply(_Answer, frozen=True, kw_only=True, tag="schedules"):
+class SchedulesReply(Answer, frozen=True, kw_only=True, tag="schedules"):
     """When a job runs, at a level (`global`, `server`); `subject` is the server's id."""
 
     level: str
@@ -253,7 +154,7 @@ class SchedulesReply(_Answer, frozen=True, kw_only=True, tag="schedules"):
 # --- the whole -------------------------------------------------------------------------------------------
 
 
-class StatusReply(_Answer, frozen=True, kw_only=True, tag="status"):
+class StatusReply(Answer, frozen=True, kw_only=True, tag="status"):
     """Everything an admin wants to know first. Without problems all is well.
 
     `recoverable_until` is the moment up to which every change known to the AppServer is in the backup.
@@ -294,7 +195,7 @@ class StatusReply(_Answer, frozen=True, kw_only=True, tag="status"):
     blobless: BloblessView = BloblessView()
 
 
-class BackupInfoReply(_Answer, frozen=True, kw_only=True, tag="backup-info"):
+class BackupInfoReply(Answer, frozen=True, kw_only=True, tag="backup-info"):
     """Whose backup a Backup Path is, and what it holds.
 
     `blobless` is the mode now, of the running daemon's own Backup Path only.
@@ -315,7 +216,7 @@ class BackupInfoReply(_Answer, frozen=True, kw_only=True, tag="backup-info"):
     blobless: BloblessView | None = None
 
 
-class MapReply(_Answer, frozen=True, kw_only=True, tag="map"):
+class MapReply(Answer, frozen=True, kw_only=True, tag="map"):
     """What a map file says: whose backup the path is, since when, and from where it was imported."""
 
     path: str
@@ -327,7 +228,7 @@ class MapReply(_Answer, frozen=True, kw_only=True, tag="map"):
     entries: dict[str, str] = {}
 
 
-class ServerConfigReply(_Answer, frozen=True, kw_only=True, tag="server-config"):
+class ServerConfigReply(Answer, frozen=True, kw_only=True, tag="server-config"):
     """What archives of the server's configuration hold. With date `all` only the archives are listed."""
 
     type: str
@@ -336,33 +237,33 @@ class ServerConfigReply(_Answer, frozen=True, kw_only=True, tag="server-config")
     more: bool = False
 
 
-class ServicesReply(_Answer, frozen=True, kw_only=True, tag="services"):
+class ServicesReply(Answer, frozen=True, kw_only=True, tag="services"):
     """The parts of the daemon that can be started and stopped."""
 
     services: tuple[ServiceView, ...]
 
 
-class NotificationsReply(_Answer, frozen=True, kw_only=True, tag="notifications"):
+class NotificationsReply(Answer, frozen=True, kw_only=True, tag="notifications"):
     """What admins were told, the newest first; the text comes only where one is asked for."""
 
     notifications: tuple[NotificationView, ...]
 
 
-class OperationLogReply(_Answer, frozen=True, kw_only=True, tag="operation-log"):
+class OperationLogReply(Answer, frozen=True, kw_only=True, tag="operation-log"):
     """What the daemon logged while it worked on operations; `dropped` lines did not fit any more."""
 
     lines: tuple[LogLineView, ...]
     dropped: int = 0
 
 
-class DoctorReply(_Answer, frozen=True, kw_only=True, tag="doctor"):
+class DoctorReply(Answer, frozen=True, kw_only=True, tag="doctor"):
     """Whether the set-up works end to end: one check a line, the worst outcome of all of them."""
 
     outcome: Outcome
     checks: tuple[CheckView, ...]
 
 
-class CoherencyReply(_Answer, frozen=True, kw_only=True, tag="coherency"):
+class CoherencyReply(Answer, frozen=True, kw_only=True, tag="coherency"):
     """What coherency checks found in a Backup Path: numbers by code, then the findings.
 
     `share` is the part of the present pass that is done; `more` findings are counted and not listed.

@@ -147,33 +147,6 @@ class AccountView(msgspec.Struct, frozen=True, kw_only=True):
     enabled: bool = True
 
 
-class HoldView(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether an account is under legal hold, since when and by whom; `of_all`: because all accounts are."""
-
-    id: str
-    name: str
-    legal_hold: bool
-    deleted: bool = False
-    since: datetime | None = None
-    by: str = ""
-    of_all: bool = False
-
-
-class SuspensionView(msgspec.Struct, frozen=True, kw_only=True):
-    """An account whose retention was suspended: `lost` of `total` (`noun`) went within `hours`."""
-
-    id: str
-    name: str
-    since: datetime
-    lost: int
-    total: int
-    noun: str = "items"
-    hours: int
-    sentence: str = ""
-    lifted: datetime | None = None
-    lifted_by: str = ""
-
-
 class DomainView(msgspec.Struct, frozen=True, kw_only=True):
     """One domain, and how many accounts of it the backup held then."""
 
@@ -284,66 +257,6 @@ class SpaceView(msgspec.Struct, frozen=True, kw_only=True):
     journal_bytes: int = 0
 
 
-class MetadataView(msgspec.Struct, frozen=True, kw_only=True):
-    """Copies of metadata on the external volume: up to which journal entry, when, and what stands in the way.
-
-    `last_sent` is when a round last succeeded, `last_pass` when archives of all accounts were last complete;
-    both since the daemon's start.
-    """
-
-    sent_through: int | None = None
-    last_sent: datetime | None = None
-    last_pass: datetime | None = None
-    error: str = ""
-    hint: str = ""
-    failing_since: datetime | None = None
-
-
-class VolumeView(msgspec.Struct, frozen=True, kw_only=True):
-    """The external volume: what waits to go there, what of it is cached, how sending goes.
-
-    Bytes are those of files. `damaged_objects` of the waiting ones can't be sent, for they are damaged in the
-    Backup Path. Counts are since the daemon's start, rates of the last minutes. `error` is why sending does
-    not go on at the moment; everything waiting stays in the Backup Path meanwhile.
-    """
-
-    title: str
-    reachable: bool = True
-    waiting_objects: int = 0
-    waiting_bytes: int = 0
-    oldest: datetime | None = None
-    damaged_objects: int = 0
-    damage: str = ""
-    cached_objects: int = 0
-    cached_bytes: int = 0
-    cache_bytes_max: int = 0
-    sent_objects: int = 0
-    sent_bytes: int = 0
-    objects_per_second: float = 0.0
-    bytes_per_second: float = 0.0
-    remaining_seconds: float | None = None
-    requests: dict[str, int] = {}
-    failures: int = 0
-    error: str = ""
-    hint: str = ""
-    permanent: bool = False
-    failing_since: datetime | None = None
-    next_try: datetime | None = None
-    rebuilding: str = ""
-    metadata: MetadataView | None = None
-
-
-class BloblessView(msgspec.Struct, frozen=True, kw_only=True):
-    """Blobless mode: `active`, or wanted and in the way is `trouble`, or off.
-
-    `not_fetched` contents are held by the AppServer alone although the mode is off.
-    """
-
-    active: bool = False
-    trouble: str = ""
-    not_fetched: int = 0
-
-
 class ServiceView(msgspec.Struct, frozen=True, kw_only=True):
     """A part of the daemon that can be started and stopped. `note` is why it does not work though it runs."""
 
@@ -369,55 +282,6 @@ class ServerFact(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     key: str
     value: Any
-
-
-class BucketUseView(msgspec.Struct, frozen=True, kw_only=True):
-    """Who uses a bucket; `volume` is empty where a server has one alone."""
-
-    server: str
-    volume: str = ""
-
-
-class BucketView(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    rename={
-        "bucket_name": "bucketName",
-        "store_type": "storeType",
-        "access_key": "accessKey",
-        "destination_path": "destinationPath",
-        "powerstore_usage": "usage in powerstore volumes",
-        "backup_usage": "usage in external backup",
-        "secret_file": "secretFile",
-        "signature_version": "signatureVersion",
-        "path_style": "pathStyle",
-        "ca_file": "caFile",
-    },
-):
-    """A bucket configuration. `secret` is empty unless it was asked for by one who may change.
-
-    `destination_path` is below which keys this server's backup lies, empty where it is elsewhere.
-    """
-
-    bucket_name: str
-    protocol: str
-    store_type: str
-    access_key: str
-    secret: str = ""
-    secret_file: str = ""
-    region: str = ""
-    url: str = ""
-    prefix: str = ""
-    label: str = ""
-    notes: str = ""
-    signature_version: str = "V4"
-    path_style: bool = True
-    ca_file: str = ""
-    destination_path: str = ""
-    uuid: str
-    powerstore_usage: tuple[BucketUseView, ...] = ()
-    backup_usage: tuple[BucketUseView, ...] = ()
 
 
 class NotificationView(msgspec.Struct, frozen=True, kw_only=True):
@@ -464,43 +328,3 @@ class CheckView(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome
     found: str
     cure: str = ""
-
-
-class CoherencyCount(msgspec.Struct, frozen=True, kw_only=True):
-    """How often one code was found in a coherency check, and what it means (docs/coherency.md)."""
-
-    code: str
-    count: int
-    severity: str
-    meaning: str
-    cure: str
-
-
-class FindingView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One finding of a coherency check. `left` says why a repair did not mend it."""
-
-    code: str
-    severity: str
-    path: str
-    detail: str = ""
-    account: str = ""
-    items: tuple[str, ...] = ()
-    digest: str = ""
-    left: str = ""
-
-
-class CoherencyView(msgspec.Struct, frozen=True, kw_only=True):
-    """What coherency checks found that nothing has mended: numbers by code, and the same in words.
-
-    `dangers` are those by which something can't be restored. `share` is the part of the present pass that is
-    done, `last_whole` when one last came to its end.
-    """
-
-    findings: int = 0
-    dangers: int = 0
-    lost: int = 0
-    words: str = ""
-    counts: dict[str, int] = {}
-    last_run: datetime | None = None
-    last_whole: datetime | None = None
-    share: float = 0.0

@@ -16,8 +16,8 @@ import structlog
 from backupd.appservers.base import AppServer, ContentHolder, HoldsDeleted
 from backupd.clock import Clock, wait_until_set
 from backupd.errors import AppServerRefused, BackupdError
+from backupd.keeping_views import BloblessView
 from backupd.store.store import Store
-from backupd.views import BloblessView
 
 ATTRIBUTE = "backupBloblessMode"
 LOOK_SECONDS = 300.0

@@ -21,8 +21,9 @@ from backupd.control import BucketsReply, DoctorReply, DoneReply, Reply
 from backupd.errors import UsageError
 from backupd.jobs.doctor.verdict import worst
 from backupd.operations import EXIT_STATUS_OF
-from backupd.views import BucketUseView, BucketView, CheckView
+from backupd.views import CheckView
 from backupd.volume_choice import BucketChoice
+from backupd.volume_views import BucketUseView, BucketView
 from daemon.answering import Answering, Given, Guard
 from daemon.operations_queue import OperationsQueue
 from daemon.peers import Caller, Forbidden

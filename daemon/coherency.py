@@ -35,10 +35,10 @@ from backupd.jobs.coherency.findings import SORTS, Finding, Weight, in_words
 from backupd.jobs.coherency.keeping import StoreKeeper
 from backupd.jobs.coherency.memory import Remembered
 from backupd.jobs.coherency.repair import Repair
+from backupd.keeping_views import CoherencyView
 from backupd.operations import Operation, Run, Verdict, Work
 from backupd.store.ledger_tables import Remembered as Kept
 from backupd.store.store import Store
-from backupd.views import CoherencyView
 from daemon.comparison import Comparison
 from daemon.operations_queue import Factory
 from daemon.recording import Recording

@@ -11,11 +11,10 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from backupd.keeping_views import BloblessView, CoherencyView, SuspensionView
 from backupd.operations import OperationStatus
 from backupd.views import (
-    BloblessView,
     BrokerView,
-    CoherencyView,
     GapView,
     OperationView,
     Problem,
@@ -23,9 +22,8 @@ from backupd.views import (
     ScheduleView,
     Severity,
     SpaceView,
-    SuspensionView,
-    VolumeView,
 )
+from backupd.volume_views import VolumeView
 from daemon.volume_condition import volume_problems
 
 LAG_SECONDS_MAX = 60.0

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from backupd.attribute_table import Attribute, Level
+from backupd.attribute import Attribute, Level
 from backupd.attributes import (
     Resolved,
     Schedule,

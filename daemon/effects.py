@@ -6,6 +6,7 @@ import structlog
 
 from backupd import durable
 from backupd.attributes import Scopes, Settings, schedule_of
+from backupd.clock import Clock
 from backupd.config import Config
 from backupd.config_sections import LogLevel
 from backupd.schedules import JOBS, METADATA_UPLOAD
@@ -15,6 +16,7 @@ from daemon.realtime import RealtimeScanner
 from daemon.scheduler import Scheduler
 from daemon.services import Services
 
+WARN_SECONDS = 3_600.0
 SMARTSCAN_JOB = "SmartScan"
 NO_VOLUME = "no external volume is in use: nothing runs"
 
@@ -34,6 +36,7 @@ class Effects:
         realtime: RealtimeScanner,
         scheduler: Scheduler,
         services: Services,
+        clock: Clock,
         has_external_volume: bool = False,
     ) -> None:
         self._config = config
@@ -44,6 +47,7 @@ class Effects:
         self._realtime = realtime
         self._scheduler = scheduler
         self._services = services
+        self._clock = clock
         self._idle = {} if has_external_volume else {METADATA_UPLOAD: NO_VOLUME}
 
     def apply(self) -> None:
@@ -77,6 +81,12 @@ class Effects:
         """Whether SmartScan is queued at its time, and worked on."""
         scheduled = any(job.enabled for job in self._scheduler.jobs if job.name == SMARTSCAN_JOB)
         return scheduled and not {"scheduler", "operations"} & set(self._services.stopped)
+
+    async def warn_again(self) -> None:
+        """Warn every hour, until cancelled."""
+        while True:
+            await self._clock.sleep(WARN_SECONDS)
+            self.warn()
 
     def warn(self) -> None:
         """Say loudly in the log where no backup is being made."""

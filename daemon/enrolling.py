@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from backupd.attribute_table import Attribute, Level
+from backupd.attribute import Attribute, Level
 from backupd.attributes import Settings
 from backupd.clock import Clock
 from backupd.enrolment import Rule

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import msgspec
+
 from backupd.attributes import Settings
 from backupd.clock import Clock
 from backupd.config import Config
 from backupd.store.store import Store
-from backupd.views import VolumeView
+from backupd.volume_views import VolumeView
 from daemon.announcing import Announcing
 from daemon.answering import Answering
 from daemon.answers import Answers, names_of
@@ -29,78 +31,87 @@ from daemon.standing import Standing
 from daemon.telling import Telling
 
 
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
+    """What works in a lifetime; `tables` are answers of parts that bring their own."""
+
+    config: Config
+    server_id: str
+    clock: Clock
+    store: Store
+    settings: Settings
+    queue: OperationsQueue
+    recording: Recording
+    realtime: RealtimeScanner
+    scheduler: Scheduler
+    services: Services
+    announcing: Announcing
+    protecting: Protecting
+    blobless: Blobless
+    config_trouble: Callable[[], str]
+    volume: Callable[[], VolumeView | None]
+    tables: tuple[Mapping[str, Answering], ...]
+
+
 class Front:
     """Makes what answers; `answers` is the control socket's service, `serve_metrics` runs in the lifetime."""
 
-    def __init__(
-        self,
-        *,
-        config: Config,
-        server_id: str,
-        clock: Clock,
-        store: Store,
-        settings: Settings,
-        queue: OperationsQueue,
-        recording: Recording,
-        realtime: RealtimeScanner,
-        scheduler: Scheduler,
-        services: Services,
-        announcing: Announcing,
-        protecting: Protecting,
-        config_trouble: Callable[[], str],
-        volume: Callable[[], VolumeView | None],
-        volume_answers: Mapping[str, Answering],
-        blobless: Blobless,
-    ) -> None:
-        self._listener = MetricsListener(config.metrics.listen, clock=clock)
-        self.standing = Standing(
-            store=store,
-            server_id=server_id,
-            server_name=config.server.name,
-            broker_url=config.broker.url,
-            settings=settings,
-            queue=queue,
-            recording=recording,
-            realtime=realtime,
-            scheduler=scheduler,
-            services=services,
-            clock=clock,
-            enrolling=protecting.enrolling,
-            unsent=announcing.unsent,
-            metrics_trouble=lambda: self._listener.trouble,
-            config_trouble=config_trouble,
-            volume=volume,
-            blobless=blobless.view,
-        )
-        self._metrics = Metrics(self.standing, clock)
-        names = names_of(server_id, config.server.name)
-        configuring = Configuring(
-            settings=settings,
-            store=store,
-            scheduler=scheduler,
-            server_id=server_id,
-            server_name=config.server.name,
-            names=names,
-            queue=queue,
-            probe=probe_bucket,
-        )
-        self.answers = Answers(
-            store=store,
-            queue=queue,
-            services=services,
-            standing=self.standing,
-            looking=Looking(store, clock=clock),
-            names=names,
-            metrics=self._metrics.text,
-            parts=(
-                configuring.table(),
-                volume_answers,
-                protecting.table(),
-                Telling(announcing.kept, announcing.logs, queue).table(),
-                Doctor(config, server_id, store, self.standing, realtime, clock=clock).table(),
-            ),
-        )
+    def __init__(self, of: Parts) -> None:
+        self._listener = MetricsListener(of.config.metrics.listen, clock=of.clock)
+        self.standing = self._standing(of)
+        self._metrics = Metrics(self.standing, of.clock)
+        self.answers = self._answers(of)
 
     async def serve_metrics(self) -> None:
         """Serve metrics over TCP where that is configured, until cancelled."""
         await self._listener.run(self._metrics.text)
+
+    def _standing(self, of: Parts) -> Standing:
+        return Standing(
+            store=of.store,
+            server_id=of.server_id,
+            server_name=of.config.server.name,
+            broker_url=of.config.broker.url,
+            settings=of.settings,
+            queue=of.queue,
+            recording=of.recording,
+            realtime=of.realtime,
+            scheduler=of.scheduler,
+            services=of.services,
+            clock=of.clock,
+            enrolling=of.protecting.enrolling,
+            unsent=of.announcing.unsent,
+            metrics_trouble=lambda: self._listener.trouble,
+            config_trouble=of.config_trouble,
+            volume=of.volume,
+            blobless=of.blobless.view,
+        )
+
+    def _answers(self, of: Parts) -> Answers:
+        names = names_of(of.server_id, of.config.server.name)
+        configuring = Configuring(
+            settings=of.settings,
+            store=of.store,
+            scheduler=of.scheduler,
+            server_id=of.server_id,
+            server_name=of.config.server.name,
+            names=names,
+            queue=of.queue,
+            probe=probe_bucket,
+        )
+        doctor = Doctor(of.config, of.server_id, of.store, self.standing, of.realtime, clock=of.clock)
+        return Answers(
+            store=of.store,
+            queue=of.queue,
+            services=of.services,
+            standing=self.standing,
+            looking=Looking(of.store, clock=of.clock),
+            names=names,
+            metrics=self._metrics.text,
+            parts=(
+                configuring.table(),
+                *of.tables,
+                of.protecting.table(),
+                Telling(of.announcing.kept, of.announcing.logs, of.queue).table(),
+                doctor.table(),
+            ),
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backupd.attribute_table import Level
+from backupd.attribute import Level
 from backupd.attributes import Scopes, Settings
 from backupd.items import Kind
 from backupd.jobs.guard import Guard, Limits

@@ -10,11 +10,12 @@ from typing import Any
 import msgspec
 
 from backupd.clock import parse_moment
-from backupd.control import AccountReply, AccountsReply, DomainsReply, MapReply
+from backupd.control import MapReply
 from backupd.errors import BackupdError, UnknownAccount, UnknownItem, UsageError
 from backupd.items import ItemKey, Kind
 from backupd.jobs.restore import choose_state
 from backupd.jobs.restore.past import is_system
+from backupd.replies import AccountReply, AccountsReply, DomainsReply
 from backupd.states import state_at
 from backupd.store.index_queries import KnownItem
 from backupd.store.protections import Protections

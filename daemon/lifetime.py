@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -20,13 +19,11 @@ import structlog
 from backupd import __version__
 from backupd import config as configuration
 from backupd.appservers.base import AppServer
-from backupd.attribute_table import Attribute
+from backupd.attribute import Attribute
 from backupd.attributes import Scopes
 from backupd.clock import Clock
 from backupd.config import Config
-from backupd.errors import BackupdError
 from backupd.jobs.record import Recorder
-from backupd.operations import OperationStatus
 from backupd.schedules import JOBS, METADATA_UPLOAD
 from backupd.store.ledger import SetAttribute
 from backupd.store.ledger_tables import KeptJobs
@@ -39,10 +36,12 @@ from daemon.damage_watch import DamageWatch
 from daemon.effects import Effects
 from daemon.enrolling import Enrolling
 from daemon.external_volume import STORE
-from daemon.front import Front
+from daemon.front import Front, Parts
+from daemon.gaps import Gaps
 from daemon.guarding import make_guard
 from daemon.healing import Healing, heal_by_scan
-from daemon.health import Notifier, Pulse, feed_watchdog, patience
+from daemon.health import Notifier, feed_watchdog, patience
+from daemon.journaling import Journaling
 from daemon.kept_operations import KeptOperations
 from daemon.operations_queue import Factory, OperationsQueue
 from daemon.outward import Outward
@@ -55,15 +54,10 @@ from daemon.scheduler import Scheduler
 from daemon.services import Services
 from daemon.verbs import Ingredients, make_factories
 from daemon.volume_commands import VolumeSetting
-from daemon.volume_works import MIGRATION
 from daemon.works import SCHEDULE
 
 PRESSURE_EVENTS = 500
 """So many events waiting for the journal, and recording stands back for a moment."""
-WARN_SECONDS = 3_600.0
-GAP_RETRY_SECONDS = 5.0
-JOURNAL_SECONDS_MAX = 300.0
-"""A write of the journal that takes longer hangs: the watchdog has the daemon started anew."""
 
 log = structlog.get_logger(__name__)
 
@@ -81,13 +75,8 @@ class Daemon:
         self._notifier = notifier
         self._stack = AsyncExitStack()
         self._ended = asyncio.Event()
-        self._gaps_to_open: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
-        self._journal_pulse = Pulse("the journal", clock, silent_seconds_max=JOURNAL_SECONDS_MAX)
         self._is_running = False
-        self._reloading = Reloading(
-            config, notifier, end=lambda: self.end(begin_anew=True), status=self._in_one_line
-        )
-        self._volume_chosen = asyncio.Event()
+        self._reloading = Reloading(config, notifier, end=self.begin_again, status=self._in_one_line)
         self.begin_anew = False
 
     async def __aenter__(self) -> Self:
@@ -130,8 +119,6 @@ class Daemon:
             damage_met=self._damage.met,
         )
         self._stack.push_async_callback(asyncio.to_thread, recorder.close)
-        self._journal_thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
-        self._stack.push_async_callback(asyncio.to_thread, self._journal_thread.shutdown)
         self._outward = await Outward.open(
             config,
             store,
@@ -146,6 +133,16 @@ class Daemon:
         )
         self._settings.guard(blobless.ATTRIBUTE, self._blobless.check)
         self._loop = asyncio.get_running_loop()
+        await self._make_what_works(store, appserver, recorder, window)
+        self._make_what_rules(store)
+        self._apply_settings()
+        self._services.on_realtime_return(self._realtime_returned)
+
+    async def _make_what_works(
+        self, store: Store, appserver: AppServer, recorder: Recorder, window: timedelta
+    ) -> None:
+        """Make what takes changes in, records them and works on operations."""
+        config, clock = self._config, self._clock
         self._healing = Healing(store, clock=clock, heal=lambda account: heal_by_scan(self._queue, account))
         self._recording = Recording(
             recorder,
@@ -154,6 +151,11 @@ class Daemon:
             window=window,
             under_pressure=self._under_pressure,
             gap_opened=self._healing.gap_opened,
+        )
+        self._journaling = Journaling(store, clock=clock, grown=self._recording.grown)
+        self._stack.push_async_callback(asyncio.to_thread, self._journaling.close)
+        self._gaps = Gaps(
+            store.ledger, clock=clock, is_enabled=self._enrolling.is_enabled, opened=self._gap_opened
         )
         self._realtime = self._make_realtime(store, appserver)
         self._announcing = Announcing(
@@ -175,9 +177,6 @@ class Daemon:
             realtime_wanted=lambda: self._is_true("ZxBackup_RealTimeScanner"),
             started=self._is_true("ZxBackup_ModuleEnabledAtStartup"),
         )
-        self._make_what_rules(store)
-        self._apply_settings()
-        self._services.on_realtime_return(self._realtime_returned)
 
     def _make_what_rules(self, store: Store) -> None:
         """Make what carries settings out and what answers, once all that works is there."""
@@ -190,6 +189,7 @@ class Daemon:
             realtime=self._realtime,
             scheduler=self._scheduler,
             services=self._services,
+            clock=clock,
             has_external_volume=self._outward.metadata.is_wanted,
         )
         self._protecting = Protecting(
@@ -202,7 +202,7 @@ class Daemon:
             look_soon=self._announcing.look_soon,
         )
         self._settings.on_change(self._protecting.setting_changed)
-        self._front = Front(
+        parts = Parts(
             config=config,
             server_id=self._server_id,
             clock=clock,
@@ -217,9 +217,10 @@ class Daemon:
             protecting=self._protecting,
             config_trouble=lambda: self._reloading.trouble,
             volume=self._outward.view,
-            volume_answers=self._outward.table(self._queue),
+            tables=(self._outward.table(self._queue),),
             blobless=self._blobless,
         )
+        self._front = Front(parts)
 
     def _factories(self, store: Store, appserver: AppServer) -> dict[str, Factory]:
         self._guard = make_guard(store, self._settings, self._server_id)
@@ -234,7 +235,7 @@ class Daemon:
                 recording=self._recording,
                 enrolling=self._enrolling,
                 guard=self._guard,
-                wait_until_gathering=self._wait_until_gathering,
+                wait_until_gathering=self._realtime.wait_until_gathering,
                 metadata=self._outward.metadata,
                 open_archive=self._outward.open_archive,
             )
@@ -248,10 +249,10 @@ class Daemon:
             clock=self._clock,
             address=wiring.make_address(config),
             watch=appserver.watch if config.appserver.watch else None,
-            journal=self._journal,
+            journal=self._journaling.append,
             quarantine=Quarantine(config.server.state_directory / "quarantine.jsonl"),
-            on_gap=self._open_gap,
-            on_missed=lambda account, reason: self._open_gap(reason, "changes may have been missed", account),
+            on_gap=self._gaps.open,
+            on_missed=self._gaps.missed,
             on_session=self._remember_session,
             session_expected=lambda: store.ledger.has_session(config.broker.url),
             event_bytes_max=config.realtime.event_bytes_max,
@@ -280,12 +281,12 @@ class Daemon:
                     ("guard", self._protecting.run()),
                     ("damage", self._damage.run()),
                     ("scheduler", self._scheduler.run()),
-                    ("warnings", self._warn_if_idle()),
+                    ("warnings", self._effects.warn_again()),
                     ("blobless", self._blobless.run()),
                     ("announcing", self._announcing.run(self._front.answers.status)),
-                    ("gaps", self._open_gaps_of_settings()),
+                    ("gaps", self._gaps.run()),
                     ("reloading", self._reloading.run()),
-                    ("volume choice", self._begin_anew_with_volume()),
+                    ("volume choice", self._outward.wait_for_choice(self._queue, self.begin_again)),
                     ("metrics", self._front.serve_metrics()),
                     *self._outward.loops(),
                     ("watchdog", feed_watchdog(self._notifier, self._clock, self._unwell)),
@@ -311,6 +312,10 @@ class Daemon:
         self.begin_anew = begin_anew
         self._ended.set()
 
+    def begin_again(self) -> None:
+        """End this lifetime; another one is to follow."""
+        self.end(begin_anew=True)
+
     def reload(self) -> None:
         """Read the configuration again, soon."""
         self._reloading.ask()
@@ -331,10 +336,6 @@ class Daemon:
                 "doSmartScan", {}, started_by="first start" if first else "start", once=True
             )
 
-    async def _wait_until_gathering(self) -> None:
-        if self._realtime.enabled:
-            await self._realtime.wait_until_gathering()
-
     async def _run_job(self, name: str) -> None:
         if name == METADATA_UPLOAD:
             self._outward.metadata.ask()
@@ -344,41 +345,13 @@ class Daemon:
 
     # ------------------------------------------------------------------- intake
 
-    async def _journal(self, payloads: Sequence[bytes]) -> None:
-        self._journal_pulse.beat()
-        try:
-            await self._loop.run_in_executor(self._journal_thread, self._append, payloads)
-        finally:
-            self._journal_pulse.rest()
-        self._recording.grown()
-
-    def _append(self, payloads: Sequence[bytes]) -> None:
-        self._store.check_space()
-        self._store.journal.append(payloads)
-
-    async def _open_gap(self, reason: str, detail: str, account: str = "") -> None:
-        if account and not self._enrolling.is_enabled(account):
-            return
-        log.warning("gap_opened", account=account, reason=reason, detail=detail)
-        now = self._clock.now()
-        await asyncio.to_thread(self._store.ledger.open_gap, account, reason, detail, now)
-        self._healing.gap_opened()
-        self._announcing.look_soon()
-
     async def _remember_session(self) -> None:
         url, now = self._config.broker.url, self._clock.now()
         await asyncio.to_thread(self._store.ledger.remember_session, url, now)
 
-    async def _open_gaps_of_settings(self) -> None:
-        while True:
-            reason, detail = await self._gaps_to_open.get()
-            while True:
-                try:
-                    await self._open_gap(reason, detail)
-                    break
-                except (BackupdError, OSError) as error:
-                    log.error("gap_not_stored", gap=reason, reason=str(error))
-                await self._clock.sleep(GAP_RETRY_SECONDS)
+    def _gap_opened(self) -> None:
+        self._healing.gap_opened()
+        self._announcing.look_soon()
 
     def _under_pressure(self) -> bool:
         subscription = self._realtime.subscription
@@ -396,26 +369,18 @@ class Daemon:
     def _take_setting(self, name: str) -> None:
         log.info("attribute_changed", attribute=name)
         if name == "ZxBackup_DestPath":
-            self.end(begin_anew=True)
+            self.begin_again()
             return
         if name == STORE:
-            self._volume_chosen.set()
+            self._outward.chosen.set()
             return
         self._apply_settings()
         self._blobless.changed()
         self._announcing.look_soon()
 
-    async def _begin_anew_with_volume(self) -> None:
-        """Let the next lifetime use another volume, once the migration that chose it has ended."""
-        await self._volume_chosen.wait()
-        for operation in self._queue.operations():
-            if operation.type.startswith(MIGRATION) and operation.status is not OperationStatus.QUEUED:
-                await self._queue.wait_until_ended(operation.uuid)
-        self.end(begin_anew=True)
-
     def _realtime_returned(self) -> None:
         """Have what happened while the Realtime Scanner was off found by a scan, as for any other gap."""
-        self._gaps_to_open.put_nowait(("realtime_was_off", "the Realtime Scanner was turned on again"))
+        self._gaps.open_soon("realtime_was_off", "the Realtime Scanner was turned on again")
 
     def _apply_settings(self) -> None:
         self._effects.apply()
@@ -429,9 +394,4 @@ class Daemon:
 
     def _unwell(self) -> str:
         """Return what hangs, for the watchdog; empty while all is well."""
-        return self._recording.pulse.unwell() or self._journal_pulse.unwell()
-
-    async def _warn_if_idle(self) -> None:
-        while True:
-            await self._clock.sleep(WARN_SECONDS)
-            self._effects.warn()
+        return self._recording.pulse.unwell() or self._journaling.pulse.unwell()

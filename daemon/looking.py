@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from backupd.clock import Clock
-from backupd.control import BackupInfoReply, BlobReply, DiffReply, ItemReply, Reply
+from backupd.control import BackupInfoReply, Reply
 from backupd.errors import UsageError
 from backupd.jobs.coherency import job
+from backupd.replies import BlobReply, DiffReply, ItemReply
 from backupd.store.store import Store
 from daemon import coherency, holdings, looking_back, server_archives, views
 from daemon.answering import Answering, Given

@@ -6,12 +6,12 @@ from collections import Counter
 from datetime import datetime
 
 from backupd.clock import parse_moment
-from backupd.control import DiffReply, FoldersReply, HistoryReply, SearchReply
 from backupd.errors import UnknownAccount, UsageError
 from backupd.items import AREA_OF_KIND, Kind
 from backupd.jobs.restore import comparing, past
 from backupd.jobs.restore.accounts import AFTER_ALL
 from backupd.jobs.restore.past import AccountThen
+from backupd.replies import DiffReply, FoldersReply, HistoryReply, SearchReply
 from backupd.store.index_queries import KnownItem
 from backupd.store.index_search import Search
 from backupd.store.store import Store

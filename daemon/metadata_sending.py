@@ -16,7 +16,7 @@ from backupd.clock import Clock
 from backupd.errors import BackupdError
 from backupd.jobs.metadata import Archived, MetadataUpload
 from backupd.operations import Run
-from backupd.views import MetadataView
+from backupd.volume_views import MetadataView
 from daemon.own_thread import in_own_thread
 
 log = structlog.get_logger(__name__)

@@ -10,8 +10,10 @@ from datetime import datetime
 import msgspec
 
 from backupd.jobs.coherency.findings import SORTS
+from backupd.keeping_views import CoherencyView
 from backupd.operations import Operation, OperationStatus
-from backupd.views import CoherencyView, Severity, VolumeView
+from backupd.views import Severity
+from backupd.volume_views import VolumeView
 from backupd.volumes.counting import CALLS
 from daemon.freshness import Freshness
 from daemon.scheduler import Job

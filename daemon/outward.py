@@ -18,11 +18,12 @@ from backupd.attributes import Settings
 from backupd.clock import Clock
 from backupd.config import Config
 from backupd.jobs.metadata import MetadataUpload
+from backupd.operations import OperationStatus
 from backupd.store.outside.catalog import Catalog
 from backupd.store.outside.reading import External
 from backupd.store.store import Store
-from backupd.views import VolumeView
 from backupd.volume_choice import VolumeChoice
+from backupd.volume_views import VolumeView
 from daemon.answering import Answering
 from daemon.blob_archives import BlobArchive, open_archive
 from daemon.external_volume import ExternalVolumes
@@ -32,7 +33,7 @@ from daemon.outside_volume import make_uploading
 from daemon.trimming import Trimming
 from daemon.uploading import Uploading
 from daemon.volume_commands import VolumeCommands, VolumeSetting
-from daemon.volume_works import VolumeWorks
+from daemon.volume_works import MIGRATION, VolumeWorks
 
 
 class Outward:
@@ -57,6 +58,8 @@ class Outward:
         self._clock = clock
         self._volumes = volumes
         self._uploading = uploading
+        self.chosen = asyncio.Event()
+        """Set once another volume was chosen."""
         self._scratch = scratch
         upload = None
         if external is not None:
@@ -119,6 +122,14 @@ class Outward:
     def open_archive(self, wanted: str, source: Path) -> BlobArchive:
         """Open the contents of another Backup Path that rest outside; see `blob_archives`."""
         return open_archive(self._volumes, wanted, source, clock=self._clock, parent=self._scratch)
+
+    async def wait_for_choice(self, queue: OperationsQueue, begin_again: Callable[[], None]) -> None:
+        """Have a lifetime with another volume begin, once the migration that chose it has ended."""
+        await self.chosen.wait()
+        for operation in queue.operations():
+            if operation.type.startswith(MIGRATION) and operation.status is not OperationStatus.QUEUED:
+                await queue.wait_until_ended(operation.uuid)
+        begin_again()
 
     def loops(self) -> tuple[tuple[str, Coroutine[Any, Any, None]], ...]:
         """Return what runs for the lifetime, by name."""

@@ -13,15 +13,16 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from backupd.attribute_table import Attribute
+from backupd.attribute import Attribute
 from backupd.clock import Clock
-from backupd.control import HoldsReply, Reply, SuspensionsReply
+from backupd.control import Reply
 from backupd.errors import BackupdError, UnknownAccount, UsageError
 from backupd.jobs.guard import Guard
+from backupd.keeping_views import HoldView, SuspensionView
+from backupd.replies import HoldsReply, SuspensionsReply
 from backupd.store.index_queries import KnownItem
 from backupd.store.protections import ALL, Protected, Protections, Suspension
 from backupd.store.store import Store
-from backupd.views import HoldView, SuspensionView
 from daemon import messages
 from daemon.answering import Answering, Given
 from daemon.enrolling import Enrolling

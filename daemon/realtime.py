@@ -92,6 +92,8 @@ class RealtimeScanner:
 
         Whoever scans everything waits for this first, so that no change falls between the scan and the watch.
         """
+        if not self.enabled:
+            return False
         try:
             async with asyncio.timeout(GATHER_SECONDS_MAX):
                 await self._began.wait()

@@ -13,22 +13,12 @@ from backupd import __version__
 from backupd.attributes import Scopes, Settings, schedule_of
 from backupd.clock import Clock
 from backupd.control import StatusReply
+from backupd.keeping_views import BloblessView, CoherencyView, SuspensionView
 from backupd.operations import Operation, OperationStatus
 from backupd.store.protections import Protections
 from backupd.store.store import Store
-from backupd.views import (
-    BloblessView,
-    BrokerView,
-    CoherencyView,
-    CountView,
-    GapView,
-    OperationView,
-    RecorderView,
-    ScannerView,
-    SpaceView,
-    SuspensionView,
-    VolumeView,
-)
+from backupd.views import BrokerView, CountView, GapView, OperationView, RecorderView, ScannerView, SpaceView
+from backupd.volume_views import VolumeView
 from daemon import coherency, condition, views
 from daemon.doubts import Doubts
 from daemon.enrolling import Enrolling

@@ -23,7 +23,7 @@ from backupd.store.outside.catalog import Backlog
 from backupd.store.outside.reading import BlobsOutside
 from backupd.store.outside.rebuilding import rebuild
 from backupd.store.outside.reclaiming import Reclaimed
-from backupd.views import VolumeView
+from backupd.volume_views import VolumeView
 from backupd.volumes.counting import Counting
 from daemon.own_thread import in_own_thread
 

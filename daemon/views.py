@@ -8,18 +8,19 @@ from typing import Any
 
 from backupd import durable
 from backupd.clock import parse_moment
-from backupd.control import BackupInfoReply, ItemReply, SearchReply
+from backupd.control import BackupInfoReply
 from backupd.errors import UnknownItem, UsageError
 from backupd.items import CONTENT_KINDS, ItemKey, Kind
 from backupd.jobs.restore import choose_state, find_item
+from backupd.keeping_views import BloblessView
 from backupd.operations import Operation
+from backupd.replies import ItemReply, SearchReply
 from backupd.states import State
 from backupd.store.index_queries import Counts, KnownItem
 from backupd.store.index_search import NAMES
 from backupd.store.layout import blob_name
 from backupd.store.store import Store
 from backupd.views import (
-    BloblessView,
     CountView,
     FoundItem,
     OperationView,

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from backupd.views import Problem, Severity, VolumeView
+from backupd.views import Problem, Severity
+from backupd.volume_views import VolumeView
 
 UNREACHABLE_AFTER = timedelta(seconds=60)
 """A store that is away for less is not worth a word."""

@@ -16,7 +16,7 @@ from backupd import config as configuration
 from backupd.appservers.asides import clear_asides
 from backupd.appservers.base import AppServer
 from backupd.appservers.directory import DirectoryServer
-from backupd.attribute_table import Level, Value
+from backupd.attribute import Level, Value
 from backupd.attributes import Scopes, Settings, unrevealing
 from backupd.clock import Clock
 from backupd.config import Config

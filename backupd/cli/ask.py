@@ -21,7 +21,6 @@ from backupd.control import (
     SERVER_HEADER,
     SERVICE_SOCKET,
     USER_SOCKET,
-    BlobReply,
     CommandRequest,
     ErrorReply,
     OperationReply,
@@ -31,6 +30,7 @@ from backupd.control import (
 )
 from backupd.errors import BackupdError, DaemonUnreachable
 from backupd.parameters import Value
+from backupd.replies import BlobReply
 from backupd.views import OperationView
 
 ANSWER_SECONDS = 120.0

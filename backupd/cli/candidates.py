@@ -188,8 +188,8 @@ def _attributes() -> list[Pair]:
 
 
 def _values_of_attribute(name: str) -> list[Pair]:
+    from backupd.attribute import Type as Kind  # noqa: PLC0415 - see above
     from backupd.attribute_table import TABLE  # noqa: PLC0415 - see above
-    from backupd.attribute_table import Type as Kind  # noqa: PLC0415 - see above
 
     for one in TABLE:
         if squashed(one.name) == squashed(name):

@@ -16,10 +16,11 @@ from contextlib import suppress
 from backupd.cli.ask import Daemon, Refused
 from backupd.cli.candidates import Pair
 from backupd.commands import COMMANDS
-from backupd.control import AccountsReply, OperationsReply, Reply, ServicesReply, StatusReply
+from backupd.control import OperationsReply, Reply, ServicesReply, StatusReply
 from backupd.errors import BackupdError
 from backupd.grammar import complete
 from backupd.parameters import Parameter, Type, Value
+from backupd.replies import AccountsReply
 
 DAEMON_SECONDS = 0.7
 """How long the daemon may be silent before the completion goes without it."""

@@ -20,20 +20,11 @@ from backupd.cli.page import page_for, page_width, warn
 from backupd.cli.show import show
 from backupd.cli.text import harmless_json, visible
 from backupd.commands import Command
-from backupd.control import (
-    AccountsReply,
-    BlobReply,
-    CoherencyReply,
-    DoctorReply,
-    DoneReply,
-    ErrorReply,
-    OperationReply,
-    Reply,
-    encode,
-)
+from backupd.control import CoherencyReply, DoctorReply, DoneReply, ErrorReply, OperationReply, Reply, encode
 from backupd.errors import BackupdError, DaemonUnreachable, UsageError
 from backupd.grammar import Request, parse, split_options
 from backupd.parameters import Type, Value, squashed
+from backupd.replies import AccountsReply, BlobReply
 from backupd.views import EXIT_STATUS_OF_OUTCOME
 
 INPUT_OUTPUT = 74

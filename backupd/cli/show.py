@@ -29,23 +29,14 @@ from backupd.cli.show_status import blobless_line, show_status
 from backupd.cli.text import duration, local, size, value_text, visible, yes_no
 from backupd.commands import Command
 from backupd.control import (
-    AccountReply,
-    AccountsReply,
     AttributeReply,
     BackupInfoReply,
-    BlobReply,
     BucketsReply,
     CoherencyReply,
     ConfigReply,
-    DiffReply,
     DoctorReply,
-    DomainsReply,
     DoneReply,
     ErrorReply,
-    FoldersReply,
-    HistoryReply,
-    HoldsReply,
-    ItemReply,
     MapReply,
     NotificationsReply,
     OperationLogReply,
@@ -53,13 +44,24 @@ from backupd.control import (
     OperationsReply,
     Reply,
     SchedulesReply,
-    SearchReply,
     ServerConfigReply,
     ServicesReply,
     StatusReply,
-    SuspensionsReply,
 )
 from backupd.operations import OperationStatus
+from backupd.replies import (
+    AccountReply,
+    AccountsReply,
+    BlobReply,
+    DiffReply,
+    DomainsReply,
+    FoldersReply,
+    HistoryReply,
+    HoldsReply,
+    ItemReply,
+    SearchReply,
+    SuspensionsReply,
+)
 from backupd.views import AttributeView, OperationView, StateView
 
 _FIELD_WIDTH = 52

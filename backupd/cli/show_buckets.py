@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from backupd.cli.page import Page
 from backupd.cli.text import visible, yes_no
 from backupd.control import BucketsReply
-from backupd.views import BucketUseView, BucketView
+from backupd.volume_views import BucketUseView, BucketView
 
 _WIDTH = 60
 _SERVER_INDENT = 16

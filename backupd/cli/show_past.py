@@ -7,7 +7,7 @@ from typing import Any
 
 from backupd.cli.page import Page
 from backupd.cli.text import local, size, visible
-from backupd.control import DiffReply, FoldersReply, HistoryReply
+from backupd.replies import DiffReply, FoldersReply, HistoryReply
 from backupd.views import TurnView
 
 COUNT_WORDS = {

@@ -7,18 +7,15 @@ from datetime import datetime
 from backupd.cli.page import Page
 from backupd.cli.text import local, size, value_text, visible, yes_no
 from backupd.control import (
-    AccountsReply,
     DoctorReply,
-    DomainsReply,
-    HoldsReply,
     MapReply,
     NotificationsReply,
     OperationLogReply,
     SchedulesReply,
     ServerConfigReply,
     ServicesReply,
-    SuspensionsReply,
 )
+from backupd.replies import AccountsReply, DomainsReply, HoldsReply, SuspensionsReply
 from backupd.views import AccountView, NotificationView, Outcome, ServiceView
 
 OUTCOME_STYLE = {

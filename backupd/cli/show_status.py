@@ -8,7 +8,9 @@ from datetime import datetime
 from backupd.cli.page import Page
 from backupd.cli.text import duration, local, size, visible
 from backupd.control import StatusReply
-from backupd.views import BloblessView, BrokerView, ScannerView, Severity, VolumeView
+from backupd.keeping_views import BloblessView
+from backupd.views import BrokerView, ScannerView, Severity
+from backupd.volume_views import VolumeView
 
 GAPS_SHOWN_MAX = 10
 

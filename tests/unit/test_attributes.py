@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backupd.attribute_table import TABLE, Level, Type
+from backupd.attribute import Level, Type
+from backupd.attribute_table import TABLE
 from backupd.attributes import (
     Place,
     Scopes,

@@ -15,24 +15,21 @@ from typing import Any
 import msgspec
 
 from backupd.control import (
-    AccountsReply,
     AttributeReply,
     BackupInfoReply,
-    BlobReply,
     CommandRequest,
     ConfigReply,
     DoctorReply,
     DoneReply,
-    ItemReply,
     OperationReply,
     Reply,
-    SearchReply,
     ServicesReply,
     StatusReply,
 )
 from backupd.errors import CorruptBlob, UnknownAccount, UnknownItem
 from backupd.items import digest_of
 from backupd.operations import OperationStatus
+from backupd.replies import AccountsReply, BlobReply, ItemReply, SearchReply
 from backupd.views import (
     AccountView,
     AttributeView,

@@ -19,8 +19,8 @@ from backupd.jobs.coherency.findings import SORTS, Finding, Weight, in_words
 from backupd.jobs.coherency.memory import Remembered
 from backupd.jobs.coherency.repair import Mended, Repair
 from backupd.jobs.coherency.rotation import Position
+from backupd.keeping_views import CoherencyCount, FindingView
 from backupd.operations import Run, Verdict
-from backupd.views import CoherencyCount, FindingView
 
 REPORTED_MAX = 1_000
 """Findings that a reply carries; the rest is counted."""

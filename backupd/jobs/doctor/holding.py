@@ -12,7 +12,8 @@ from backupd.appservers.base import ContentHolder
 from backupd.errors import BackupdError
 from backupd.items import digest_text
 from backupd.jobs.doctor import verdict
-from backupd.views import BloblessView, CheckView
+from backupd.keeping_views import BloblessView
+from backupd.views import CheckView
 
 NAME = "blobless mode"
 READ_CONTENTS = 50

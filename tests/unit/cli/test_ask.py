@@ -14,9 +14,9 @@ from backupd.cli import ask, follow
 from backupd.cli.ask import BrokenContent, Daemon, NotPermitted, socket_path
 from backupd.cli.follow import views_until_end
 from backupd.commands import COMMANDS
-from backupd.control import BlobReply
 from backupd.errors import DaemonUnreachable
 from backupd.operations import OperationStatus
+from backupd.replies import BlobReply
 from backupd.views import OperationView
 from tests.world.service import operation
 

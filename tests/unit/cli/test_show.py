@@ -15,39 +15,32 @@ from backupd.cli.show_status import headline
 from backupd.cli.text import local
 from backupd.commands import COMMANDS
 from backupd.control import (
-    AccountsReply,
     BucketsReply,
     ConfigReply,
     DoctorReply,
-    HoldsReply,
-    ItemReply,
     NotificationsReply,
     OperationLogReply,
     OperationReply,
     OperationsReply,
     SchedulesReply,
-    SearchReply,
     ServerConfigReply,
-    SuspensionsReply,
 )
 from backupd.grammar import command_at
+from backupd.keeping_views import HoldView, SuspensionView
 from backupd.operations import OperationStatus
+from backupd.replies import AccountsReply, HoldsReply, ItemReply, SearchReply, SuspensionsReply
 from backupd.views import (
     AccountView,
     ArchiveView,
     AttributeView,
-    BucketUseView,
-    BucketView,
     CheckView,
-    HoldView,
     LogLineView,
     NotificationView,
     Outcome,
     ScheduleView,
     ServerFact,
-    SuspensionView,
-    VolumeView,
 )
+from backupd.volume_views import BucketUseView, BucketView, VolumeView
 from tests.world.service import ACCOUNTS, ANSWERS, NOON, PROBLEM, SERVER_ID, World, operation, state
 
 GET = command_at("config", ["get", "server"])[0]

@@ -9,8 +9,8 @@ from backupd.cli.page import PlainPage
 from backupd.cli.show import show
 from backupd.cli.show_past import COUNT_WORDS
 from backupd.commands import COMMANDS
-from backupd.control import DiffReply, FoldersReply, HistoryReply
 from backupd.jobs.restore.comparing import GROUPS
+from backupd.replies import DiffReply, FoldersReply, HistoryReply
 from backupd.views import ChangedView, FolderView, TurnView
 from tests.world.service import NOON
 

@@ -83,6 +83,9 @@ class AnsweringWorld(BackupWorld):
             realtime=self.realtime,
             clock=self.clock,
         )
+        self.make_answers()
+
+    def make_answers(self) -> None:
         self.metrics = Metrics(self.standing, self.clock)
         self.configuring = Configuring(
             settings=self.settings,

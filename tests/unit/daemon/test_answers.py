@@ -15,13 +15,10 @@ from backupd.commands import COMMANDS, CommandKind
 from backupd.control import (
     AttributeReply,
     BackupInfoReply,
-    BlobReply,
     ConfigReply,
     DoneReply,
-    ItemReply,
     OperationReply,
     OperationsReply,
-    SearchReply,
 )
 from backupd.errors import (
     BackupdError,
@@ -33,6 +30,7 @@ from backupd.errors import (
 )
 from backupd.grammar import complete
 from backupd.items import Kind
+from backupd.replies import BlobReply, ItemReply, SearchReply
 from backupd.states import ChangeType
 from daemon.answers import OPERATION_TYPES
 from tests.unit.daemon.making import AnsweringWorld

@@ -13,7 +13,8 @@ from backupd.attributes import Scopes
 from backupd.errors import AppServerRefused
 from backupd.items import Kind, digest_of
 from backupd.jobs.doctor import holding
-from backupd.views import BloblessView, Outcome
+from backupd.keeping_views import BloblessView
+from backupd.views import Outcome
 from daemon.blobless import ATTRIBUTE, Blobless
 from daemon.condition import NOT_FETCHED, NOT_HELD, problems
 from tests.unit.daemon.making import AnsweringWorld, well

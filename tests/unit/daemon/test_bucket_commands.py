@@ -16,8 +16,9 @@ from backupd.control import BucketsReply, ConfigReply, DoctorReply, DoneReply, e
 from backupd.errors import ConfigError, UsageError
 from backupd.jobs.archive.configuration import ATTRIBUTES_MEMBER
 from backupd.store import archives
-from backupd.views import BucketView, CheckView, Outcome
+from backupd.views import CheckView, Outcome
 from backupd.volume_choice import bucket_choice
+from backupd.volume_views import BucketView
 from daemon.peers import Caller, Forbidden
 from daemon.wiring import configuration_dump
 from tests.unit.daemon.making import AnsweringWorld, configured

@@ -8,16 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from backupd.keeping_views import SuspensionView
 from backupd.operations import OperationStatus
-from backupd.views import (
-    BrokerView,
-    GapView,
-    OperationView,
-    RecorderView,
-    Severity,
-    SpaceView,
-    SuspensionView,
-)
+from backupd.views import BrokerView, GapView, OperationView, RecorderView, Severity, SpaceView
 from daemon.condition import MASS_DELETION, MASS_DELETION_MORE, SUSPENSIONS_MAX, problems
 from tests.unit.daemon.making import well
 from tests.world.clocks import START

@@ -29,6 +29,7 @@ class EffectsWorld(AnsweringWorld):
             realtime=self.realtime,
             scheduler=self.scheduler,
             services=self.services,
+            clock=self.clock,
         )
         self.effects.apply()
 

@@ -12,11 +12,12 @@ import pytest
 from backupd.clock import written
 from backupd.command import Command
 from backupd.commands import COMMANDS
-from backupd.control import AccountReply, AccountsReply, DomainsReply, MapReply, Reply
+from backupd.control import MapReply, Reply
 from backupd.errors import UnknownAccount, UnknownItem, UsageError
 from backupd.events import Change
 from backupd.grammar import complete
 from backupd.items import Kind
+from backupd.replies import AccountReply, AccountsReply, DomainsReply
 from backupd.states import ChangeType, Origin
 from daemon.holdings import UnknownMap
 from tests.unit.daemon.making import AnsweringWorld

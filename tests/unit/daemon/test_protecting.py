@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from backupd.attributes import Scopes
-from backupd.control import AccountReply, AccountsReply, HoldsReply, SuspensionsReply
 from backupd.errors import UnknownAccount, UsageError
 from backupd.items import Kind
+from backupd.replies import AccountReply, AccountsReply, HoldsReply, SuspensionsReply
 from backupd.store.protections import HoldRefused
 from daemon.protecting import LOOK_SECONDS
 from tests.unit.daemon.making import AnsweringWorld

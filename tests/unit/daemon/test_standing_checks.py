@@ -8,17 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from backupd.keeping_views import CoherencyView, SuspensionView
 from backupd.operations import OperationStatus
-from backupd.views import (
-    CheckView,
-    CoherencyView,
-    GapView,
-    OperationView,
-    Outcome,
-    RecorderView,
-    ScheduleView,
-    SuspensionView,
-)
+from backupd.views import CheckView, GapView, OperationView, Outcome, RecorderView, ScheduleView
 from daemon import standing_checks
 from daemon.condition import LAG_SECONDS_MAX, SCAN_AGE_MAX, Facts
 from daemon.connection import Granted

@@ -7,7 +7,7 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from backupd.views import VolumeView
+from backupd.volume_views import VolumeView
 from daemon import volume_condition
 from daemon.volume_condition import volume_problems
 from tests.world.clocks import START
