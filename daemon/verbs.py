@@ -42,7 +42,7 @@ class Ingredients(msgspec.Struct, frozen=True, kw_only=True):
     recording: Recording
     enrolling: Enrolling
     guard: Guard
-    wait_until_gathering: Callable[[], Awaitable[None]]
+    wait_until_gathering: Callable[[], Awaitable[object]]
     metadata: MetadataSending
     open_archive: Callable[[str, Path], BlobArchive]
 

@@ -78,7 +78,7 @@ class Works:
         customizations: Customizations,
         archives_customizations: Callable[[], bool],
         clock: Clock,
-        wait_until_gathering: Callable[[], Awaitable[None]],
+        wait_until_gathering: Callable[[], Awaitable[object]],
         metadata: MetadataSending,
         archives_metadata: Callable[[], bool],
         open_archive: Callable[[str, Path], BlobArchive],
