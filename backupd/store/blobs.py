@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import io
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -142,6 +142,20 @@ class Blobs:
             digest = name.rpartition("/")[2]
             if is_digest(digest) and blob_name(digest) == name:
                 yield digest
+
+    def remove(self, digests: Iterable[str]) -> int:
+        """Remove blobs that nothing refers to, durably; return the bytes they took. Raises `VolumeError`.
+
+        Only the purge may call this, and only while nothing records.
+        """
+        removed = 0
+        for digest in digests:
+            removed += self._existing(digest) or 0
+            durable.step("blobs.remove")
+            self._volume.delete(blob_name(digest))
+        durable.step("blobs.removed")
+        self._volume.sync_deletions()
+        return removed
 
     def remove_leftovers(self) -> int:
         """Remove what dead processes staged; return how many files that were."""
