@@ -79,6 +79,7 @@ _RANGES = {
     Type.OBJECT: "a JSON object",
     Type.LIST: "a JSON array",
 }
+_ALL_LEVELS = (Level.GLOBAL, Level.SERVER, Level.COS, Level.ACCOUNT)
 _PURGE = "kept for the purge, which this version does not have yet"
 _ALWAYS = "always so here"
 _NOT_HERE = "nothing of this kind exists here"
@@ -196,15 +197,43 @@ TABLE: tuple[Attribute, ...] = (
         type=Type.BOOLEAN,
         default=True,
         levels=(Level.COS, Level.ACCOUNT),
-        meaning="Whether an account, or all of a COS, is backed up.",
-        no_effect="every account is backed up by this version",
+        meaning="Whether an account, or all of a COS, is backed up. What was recorded before stays until "
+        "retention has passed; true again starts a scan.",
     ),
     Attribute(
         name="backupSkipDLAndDynamicGroups",
         type=Type.BOOLEAN,
         default=False,
-        meaning="Leave mailing lists out of SmartScan.",
-        no_effect="mailing lists cost SmartScan next to nothing here",
+        meaning="Leave mailing lists out of SmartScan: what is recorded of them stays as it is.",
+    ),
+    Attribute(
+        name="backupMassDeletionShare",
+        type=Type.INTEGER,
+        default=30,
+        maximum=100,
+        unit="percent",
+        levels=_ALL_LEVELS,
+        meaning="Share of an account's items from which on losing them in one window suspends retention; "
+        "0 is never.",
+    ),
+    Attribute(
+        name="backupMassDeletionWindowHours",
+        type=Type.INTEGER,
+        default=24,
+        minimum=1,
+        maximum=720,
+        unit="hours",
+        levels=_ALL_LEVELS,
+        meaning="The window in which losses are added up; slower ones are seen over 7 and 30 of them.",
+    ),
+    Attribute(
+        name="backupMassDeletionMinimum",
+        type=Type.INTEGER,
+        default=100,
+        minimum=1,
+        levels=_ALL_LEVELS,
+        unit="items",
+        meaning="How many items an account must lose at least before retention is suspended.",
     ),
     Attribute(
         name="ldapDumpEnabled",

@@ -208,6 +208,13 @@ class Settings:
         ]
         return [row for row in found if show_inherited or not row.is_inherited]
 
+    def stored(self, name: str) -> dict[tuple[Level, str], Value]:
+        """Return what is set of an attribute, by level and scope. Raises `UsageError` for an unknown name."""
+        own = attribute_named(name).name
+        return {
+            (level, scope): value for (level, scope, other), value in self._stored.items() if other == own
+        }
+
     def set(self, name: str, scopes: Scopes, given: object) -> Resolved:
         """Check and store a value at the most specific level meant; return it. Raises `UsageError`."""
         attribute = attribute_named(name)

@@ -24,7 +24,16 @@ from typing import Any
 from backupd import durable
 from backupd.items import Area, ItemKey, Kind
 from backupd.states import State
-from backupd.store import database, index_past, index_purging, index_queries, index_search, index_writing
+from backupd.store import (
+    database,
+    index_losses,
+    index_past,
+    index_purging,
+    index_queries,
+    index_search,
+    index_writing,
+)
+from backupd.store.index_losses import Lives
 from backupd.store.index_purging import IndexedItem
 from backupd.store.index_queries import APPLICATION, SCHEMA, VERSION, Counts, KnownItem
 from backupd.store.index_search import Search
@@ -62,6 +71,8 @@ class Index:
                 raise IndexUnusable(f"{path} has another version")
             index_queries.counts(self._writer)
             self._writer.execute("SELECT * FROM items LIMIT 1").fetchone()
+            if writable:
+                index_losses.make_gone_index(self._writer)
         except sqlite3.DatabaseError as error:
             raise IndexUnusable(f"{path}: {error}") from error
 
@@ -189,6 +200,26 @@ class Index:
         with self._reading() as connection:
             return index_queries.account_counts(connection, account)
 
+    def losing_accounts(
+        self, since: datetime, after: int, minimum: int, account: str | None = None
+    ) -> list[str]:
+        """Return the accounts (or the one) of which at least so many items were deleted lately.
+
+        Lately is at `since` or later, or recorded behind the transaction `after`.
+        """
+        with self._reading() as connection:
+            return index_losses.losing_accounts(connection, since, after, minimum, account)
+
+    def lives(self, account: str, since: datetime, after: int) -> Lives:
+        """Return the lives of an account's living items and of those deleted lately."""
+        with self._reading() as connection:
+            return index_losses.lives(connection, account, since, after)
+
+    def account_lives(self, since: datetime, after: int) -> Lives:
+        """Return the lives of the accounts themselves, like `lives`."""
+        with self._reading() as connection:
+            return index_losses.account_lives(connection, since, after)
+
     def keys(self, account: str) -> Iterator[ItemKey]:
         """Yield the keys of an account's items by id, deleted ones too, without reading what they hold."""
         with self._reading() as connection:
@@ -275,6 +306,7 @@ def build(path: Path, histories: Iterable[tuple[ItemKey, Sequence[State]]], curs
             connection.execute("PRAGMA journal_mode = OFF")
             connection.execute("PRAGMA synchronous = OFF")
             database.create(connection, SCHEMA, APPLICATION, VERSION)
+            connection.execute(index_losses.GONE_INDEX)
             delta: Counter[str] = Counter()
             connection.execute("BEGIN")
             for place, (key, states) in enumerate(histories, 1):

@@ -24,6 +24,7 @@ from backupd.appservers.base import AppServer, Reading
 from backupd.appservers.opening import opened
 from backupd.clock import Clock
 from backupd.coalescing import WINDOW, Entry, Group
+from backupd.enrolment import Enrolment, Everyone
 from backupd.errors import (
     AppServerRefused,
     AppServerUnavailable,
@@ -36,6 +37,7 @@ from backupd.jobs.record import plan
 from backupd.jobs.record.plan import Recent
 from backupd.jobs.record.recollection import Recollection
 from backupd.jobs.record.round import Outcome, Recorded, RecorderCounts, Round
+from backupd.jobs.record.sieve import Sieve
 from backupd.jobs.record.waiting import WaitingRoom
 from backupd.states import ChangeType, Photograph, State, Transaction, next_state
 from backupd.store.blobs import Staged
@@ -66,6 +68,7 @@ class Recorder:
         clock: Clock,
         window: timedelta = WINDOW,
         blobless: Callable[[], bool] = lambda: False,
+        enrolment: Enrolment | None = None,
     ) -> None:
         self._store = store
         self._appserver = appserver
@@ -76,6 +79,7 @@ class Recorder:
         self._recent: OrderedDict[ItemKey, Recent] = OrderedDict()
         self._cursor = store.index.cursor()
         self._checked_gaps_through = self._cursor
+        self._sieve = Sieve(enrolment or Everyone(), self._cursor)
         self._checkpointed = self._cursor
         self._checkpoint_due = 0.0
         self._recollection: Recollection | None = None
@@ -163,7 +167,8 @@ class Recorder:
             return Round(0, plan.Plan(groups=(), cursor=self._cursor))
         read_through = entries[-1].sequence
         self._note_gaps(entries)
-        items = [entry for entry in entries if entry.change.type is not ChangeType.EMPTIED]
+        wanted, self.counts.unwanted = self._sieve.wanted(entries), self._sieve.unwanted
+        items = [entry for entry in wanted if entry.change.type is not ChangeType.EMPTIED]
         sifted = plan.sift(items, self._recent_of, recollection.came_before)
         self.counts.duplicates += sifted.duplicates
         more = read_through < self._store.journal.last_sequence
@@ -237,7 +242,7 @@ class Recorder:
         places = {plan.place_of(entry.change) for entry in new if entry.change.number is not None}
         gaps, counts = plan.gaps_of(new, {place: ledger.number(*place) or 0 for place in places})
         with ledger.batch():
-            for gap in gaps:
+            for gap in filter(self._sieve.is_about_enrolled, gaps):
                 ledger.open_gap(gap.account, gap.reason, gap.detail, self._clock.now())
                 self.counts.gaps += 1
                 log.warning("gap_opened", account=gap.account, reason=gap.reason, detail=gap.detail)
@@ -341,6 +346,7 @@ class Recorder:
                 self.waiting.keep_states(key, states, error)
                 continue
             transactions += len(states)
+            self._sieve.note(key, states[-1])
         self._store.index.commit(self._checkpointed)
         self._cursor = round_.planned.cursor
         self.counts.transactions += transactions

@@ -27,6 +27,7 @@ class RecorderCounts(msgspec.Struct, kw_only=True):
     transactions: int = 0
     vanished: int = 0
     duplicates: int = 0
+    unwanted: int = 0
     gaps: int = 0
     journal_errors: int = 0
 

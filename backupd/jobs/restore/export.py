@@ -19,6 +19,7 @@ import msgspec
 from backupd import durable
 from backupd.appservers.base import Account, AppServer, DirectoryEntry
 from backupd.clock import Clock, written
+from backupd.enrolment import Enrolment, Everyone
 from backupd.errors import BackupdError, OperationStopped, SpaceExhausted, UnknownAccount, UnknownItem
 from backupd.items import CONTENT_KINDS, SERVER_KINDS, Kind
 from backupd.jobs.restore import past
@@ -62,14 +63,24 @@ MakeTarget = Callable[[Path, Path], Target]
 
 
 class Export:
-    """Exports from our own store. `forbidden` are directories that no export may touch."""
+    """Exports from our own store. `forbidden` are directories that no export may touch.
+
+    Accounts that are not backed up (`enrolment`) are exported only where they are named.
+    """
 
     def __init__(
-        self, store: Store, *, clock: Clock, make_target: MakeTarget, forbidden: Sequence[Path]
+        self,
+        store: Store,
+        *,
+        clock: Clock,
+        make_target: MakeTarget,
+        forbidden: Sequence[Path],
+        enrolment: Enrolment | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
         self._make_target = make_target
+        self._enrolment = enrolment or Everyone()
         self._forbidden = (store.layout.root, *forbidden)
 
     async def run(self, run: Run, wanted: Wanted) -> Verdict:
@@ -111,6 +122,8 @@ class Export:
         chosen = []
         for known in self._store.index.accounts(deleted=None):
             if named and known.item not in named:
+                continue
+            if not named and not self._enrolment.is_enabled(known.item):
                 continue
             deleted, attributes = _attributes_at(self._store, known, moment)
             if attributes is None or (deleted and wanted.filter_deleted):

@@ -16,6 +16,7 @@ import msgspec
 
 from backupd.appservers.base import Account, AppServer, Listing
 from backupd.clock import Clock
+from backupd.enrolment import Enrolment, Everyone
 from backupd.errors import AppServerRefused, AppServerUnavailable, BackupdError, UnknownAccount
 from backupd.items import ItemKey, Kind
 from backupd.jobs.smartscan import plan
@@ -35,7 +36,8 @@ class SmartScan:
 
     `recorded_through(sequence)` waits until the recorder has durably recorded a journal entry, `journaled` is
     called whenever there is more for it to do. `workers` 0 reads in this process. `dump_configuration` keeps
-    today's configuration where nobody has yet; it blocks.
+    today's configuration where nobody has yet; it blocks. `enrolment` says who is backed up, `skips_lists`
+    whether mailing lists are left as they are.
     """
 
     def __init__(
@@ -48,6 +50,8 @@ class SmartScan:
         journaled: Callable[[], None] = lambda: None,
         workers: int = 2,
         dump_configuration: Callable[[datetime], object] = lambda _moment: None,
+        enrolment: Enrolment | None = None,
+        skips_lists: Callable[[], bool] = lambda: False,
     ) -> None:
         self._store = store
         self._appserver = appserver
@@ -56,6 +60,8 @@ class SmartScan:
         self._journaled = journaled
         self._workers = workers
         self._dump_configuration = dump_configuration
+        self._enrolment = enrolment or Everyone()
+        self._skips_lists = skips_lists
 
     async def run_all(self, run: Run, options: ScanOptions) -> str:
         """Scan accounts, then domains, COS and lists; dump the configuration; return the verdict.
@@ -74,7 +80,10 @@ class SmartScan:
             await self._account_entries(work, accounts, known, basis, moment)
             for place, account in enumerate(accounts):
                 work.estimate(place, len(accounts))
-                await self._scan_account(work, account.id)
+                if self._enrolment.is_enabled(account.id, account.metadata):
+                    await self._scan_account(work, account.id)
+                else:
+                    work.tally.not_enabled += 1
             await self._directory_entries(work)
         try:
             await asyncio.to_thread(self._dump_configuration, moment)
@@ -93,6 +102,8 @@ class SmartScan:
         index = self._store.index
         if not chosen:
             return await self._scan_missing(run, account, options, {one.id for one in accounts})
+        if not any(self._enrolment.is_enabled(one.id, one.metadata) for one in chosen):
+            return f"account {account} is not backed up (backupEnabled is false): nothing was scanned"
         work = self._begin(run, options)
         async with work:
             for one in chosen:
@@ -172,6 +183,8 @@ class SmartScan:
             gone = []
         findings = []
         for account in accounts:
+            if not self._is_followed(account, known.get(account.id)):
+                continue
             key = ItemKey(account.id, Kind.ACCOUNT, account.id)
             finding = plan.entry_change(
                 key, account.metadata, known.get(account.id), basis=basis, moment=moment
@@ -182,6 +195,15 @@ class SmartScan:
         for finding in findings:
             work.count(finding)
         await work.add(findings)
+
+    def _is_followed(self, account: Account, known: KnownItem | None) -> bool:
+        """Tell whether an account's entry is compared: of one not backed up only its going elsewhere is."""
+        if self._enrolment.is_enabled(account.id, account.metadata):
+            return True
+        if known is None:
+            self._enrolment.note(account.id, account.metadata)
+            return False
+        return known.metadata.get("cos") != account.metadata.get("cos")
 
     async def _scan_account(self, work: Work, account: str) -> None:
         work.run.check()
@@ -276,10 +298,11 @@ class SmartScan:
         except (AppServerUnavailable, AppServerRefused) as error:
             work.unlisted("domains, COS and mailing lists", error.message)
             return
-        listed = {ItemKey("", entry.kind, entry.id): entry for entry in entries}
+        kinds = [Kind.DOMAIN, Kind.COS, *([] if self._skips_lists() else [Kind.MAILING_LIST])]
+        listed = {ItemKey("", entry.kind, entry.id): entry for entry in entries if entry.kind in kinds}
         known = {
             ItemKey("", item.kind, item.item): item
-            for kind in (Kind.DOMAIN, Kind.COS, Kind.MAILING_LIST)
+            for kind in kinds
             for item in await asyncio.to_thread(self._store.index.entries, kind)
         }
         findings = [

@@ -26,6 +26,7 @@ class Tally(msgspec.Struct, kw_only=True):
     unreadable: int = 0
     refused: int = 0
     unlisted: int = 0
+    not_enabled: int = 0
     content_bytes: int = 0
     is_undumped: bool = False
 
@@ -40,6 +41,8 @@ class Tally(msgspec.Struct, kw_only=True):
             f"{self.vanished:,} vanished while being read",
             f"{self.unreadable:,} unreadable",
         ]
+        if self.not_enabled:
+            parts.append(f"{self.not_enabled:,} accounts left out that are not backed up")
         if self.unlisted:
             parts.append(f"{self.unlisted:,} accounts could not be listed")
         if self.refused:

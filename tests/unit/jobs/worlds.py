@@ -10,6 +10,7 @@ from typing import Any, Self
 from backupd.appservers.base import Account
 from backupd.appservers.memory import MemoryServer
 from backupd.coalescing import WINDOW
+from backupd.enrolment import Enrolment
 from backupd.events import Change, encode_change
 from backupd.items import ItemKey, Kind, digest_of
 from backupd.jobs.archive.configuration import ConfigurationDump
@@ -35,12 +36,16 @@ class BackupWorld:
         self.window = window
         self.clock = FakeClock()
         self.server = MemoryServer(self.clock)
+        self.skips_lists = False
         self.open()
 
     def open(self) -> None:
         """Open the store and make a recorder, also again after `crash`."""
         self.store = Store.open(self.path, server_id=SERVER, server_name="mail", clock=self.clock)
-        self.recorder = Recorder(self.store, self.server, clock=self.clock, window=self.window)
+        enrolment = self.make_enrolment()
+        self.recorder = Recorder(
+            self.store, self.server, clock=self.clock, window=self.window, enrolment=enrolment
+        )
         self.scan = SmartScan(
             self.store,
             self.server,
@@ -48,7 +53,13 @@ class BackupWorld:
             recorded_through=self.recorded_through,
             workers=0,
             dump_configuration=ConfigurationDump(self.store.layout, self.dumped).write_daily,
+            enrolment=enrolment,
+            skips_lists=lambda: self.skips_lists,
         )
+
+    def make_enrolment(self) -> Enrolment | None:
+        """Return who says which accounts are backed up; None: all are."""
+        return None
 
     def dumped(self) -> list[tuple[str, Path | bytes]]:
         """Return what goes into the dump; asked late, so that a test may break the server's own part."""
