@@ -24,7 +24,7 @@ SHORTCUTS = {"status": ("backup", "status"), "doctor": ("backup", "doctor")}
 _COMING_NAMES = {
     "backup": (
         "check-ldap-dump, doBackupLDAP, doCheckShares, doCoherencyCheck, "
-        "doFixShares, doPurge, doRawRestore, legalHold, migrateBackupVolume, "
+        "doFixShares, doRawRestore, legalHold, migrateBackupVolume, "
         "setBackupVolume, updateBackupVolume, retrieveMetadataFromArchive"
     ),
     "core": "listBuckets, doCreateBucket, doUpdateBucket, doDeleteBucket, testS3Connection",

@@ -220,7 +220,8 @@ class StatusReply(_Answer, frozen=True, kw_only=True, tag="status"):
 
     `recoverable_until` is the moment up to which every change known to the AppServer is in the backup.
     `gaps` are the first of `gaps_total`; `operations` are those that run or wait;
-    `last_proven_restore` is when a restore drill last succeeded.
+    `last_proven_restore` is when a restore drill last succeeded, `last_purge` when a purge came to its end;
+    `condemned_blobs` are those that nothing refers to and that the next purges remove.
     """
 
     server_id: str
@@ -245,6 +246,8 @@ class StatusReply(_Answer, frozen=True, kw_only=True, tag="status"):
     counts: tuple[CountView, ...] = ()
     space: SpaceView = SpaceView()
     last_proven_restore: datetime | None = None
+    last_purge: datetime | None = None
+    condemned_blobs: int = 0
 
 
 class BackupInfoReply(_Answer, frozen=True, kw_only=True, tag="backup-info"):

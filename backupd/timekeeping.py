@@ -41,15 +41,15 @@ def reckon(
 ) -> Reckoning:
     """Return what is known of time after a look at the clock.
 
-    `evidence` is a moment that has certainly passed by this machine's own word, such as the end of a scan.
+    `evidence` is a moment that has passed by this machine's own word, such as the end of a scan; it counts
+    only where nothing is known: what was written under a wrong clock must not outweigh a reckoning.
     """
     if known is None:
-        known = Reckoning(moment=now, boot=uptime.boot, seconds=uptime.seconds)
+        begun = now if evidence is None else max(now, evidence)
+        known = Reckoning(moment=begun, boot=uptime.boot, seconds=uptime.seconds)
     is_same_boot = bool(uptime.boot) and known.boot == uptime.boot
     passed = timedelta(seconds=max(0.0, uptime.seconds - known.seconds)) if is_same_boot else timedelta()
     expected = known.moment + passed
-    if evidence is not None:
-        expected = max(expected, evidence)
     doubt = _doubt(now, expected, is_same_boot=is_same_boot)
     return Reckoning(
         moment=expected if doubt else now,

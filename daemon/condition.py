@@ -40,6 +40,7 @@ OPERATION_FAILED = "operation_failed"
 UNSENT = "notifications_unsent"
 RUN_MISSED = "run_missed"
 SERVICES_STOPPED = "services_stopped"
+CLOCK_IN_DOUBT = "clock_in_doubt"
 """Names of problems that others ask for."""
 
 
@@ -68,6 +69,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     unsent: str = ""
     metrics_trouble: str = ""
     config_trouble: str = ""
+    clock_doubt: str = ""
     last_proven_restore: datetime | None = None
 
 
@@ -257,6 +259,14 @@ def _store_problems(facts: Facts) -> list[Problem]:
                 "configuration_broken",
                 f"the configuration can't be used as it stands now: {facts.config_trouble}",
                 "the one before stays in force, but the next start would fail: mend it, then reload",
+            )
+        )
+    if facts.clock_doubt:
+        found.append(
+            _attention(
+                CLOCK_IN_DOUBT,
+                f"the clock is in doubt, so nothing is purged: {facts.clock_doubt}",
+                "set the clock (timedatectl); if it is right, once: backupctl backup doPurge force true",
             )
         )
     if facts.metrics_trouble:

@@ -42,6 +42,7 @@ class Front:
         services: Services,
         announcing: Announcing,
         config_trouble: Callable[[], str],
+        clock_doubt: Callable[[], str] = str,
     ) -> None:
         server_name = config.server.name
         self._listener = MetricsListener(config.metrics.listen, clock=clock)
@@ -60,6 +61,7 @@ class Front:
             unsent=announcing.unsent,
             metrics_trouble=lambda: self._listener.trouble,
             config_trouble=config_trouble,
+            clock_doubt=clock_doubt,
         )
         self._metrics = Metrics(self.standing, clock)
         names = names_of(server_id, server_name)

@@ -32,6 +32,7 @@ from backupd.store.ledger_tables import KeptJobs
 from backupd.store.store import Store
 from daemon import wiring
 from daemon.announcing import Announcing
+from daemon.clock_watch import ClockWatch
 from daemon.control_socket import ControlSocket
 from daemon.effects import Effects
 from daemon.front import Front
@@ -166,9 +167,11 @@ class Daemon:
             services=self._services,
             announcing=self._announcing,
             config_trouble=lambda: self._config_trouble,
+            clock_doubt=lambda: self._clock_watch.doubt,
         )
 
     def _factories(self, store: Store, appserver: AppServer) -> dict[str, Factory]:
+        self._clock_watch = ClockWatch(store, clock=self._clock)
         return make_factories(
             Ingredients(
                 config=self._config,
@@ -178,6 +181,7 @@ class Daemon:
                 appserver=appserver,
                 settings=self._settings,
                 recording=self._recording,
+                clock_watch=self._clock_watch,
                 wait_until_gathering=self._wait_until_gathering,
             )
         )
@@ -219,6 +223,7 @@ class Daemon:
                     ("operations", self._queue.run()),
                     ("healing", self._healing.run()),
                     ("scheduler", self._scheduler.run()),
+                    ("clock watch", self._clock_watch.run()),
                     ("warnings", self._warn_if_idle()),
                     ("announcing", self._announcing.run(self._front.answers.status)),
                     ("gaps", self._open_gaps_of_settings()),

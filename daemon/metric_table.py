@@ -118,6 +118,11 @@ TABLE = (
     _gauge("disk_free_bytes", "Bytes that can still be written to the Backup Path."),
     _gauge("disk_total_bytes", "Size of the Backup Path's file system."),
     _gauge("disk_threshold_bytes", "Below so many free bytes nothing new is acknowledged; 0: no threshold."),
+    # Retention
+    _gauge("purge_last_end_timestamp_seconds", "When a purge last came to its end; 0: never."),
+    _gauge("purge_last_freed_bytes", "What the last successful purge freed; none before the first."),
+    _gauge("purge_condemned_blobs", "Contents that nothing refers to, and that wait for the end of grace."),
+    _gauge("clock_in_doubt", "1 if the clock is in doubt, so that nothing is purged."),
     # The process
     _counter("logged_total", "Log lines of level warning and error, by event.", "level", "event"),
     _gauge("process_virtual_memory_bytes", "Virtual memory size in bytes."),

@@ -10,7 +10,8 @@ from datetime import datetime
 import msgspec
 
 from backupd.operations import Operation, OperationStatus
-from backupd.views import Severity
+from backupd.views import Problem, Severity
+from daemon.condition import CLOCK_IN_DOUBT
 from daemon.freshness import Freshness
 from daemon.scheduler import Job
 from daemon.standing import Survey
@@ -59,6 +60,7 @@ def values(facts: Facts) -> Iterator[Value]:
     yield from _operations(facts.survey)
     yield from _schedules(facts.survey.jobs)
     yield from _holdings(facts.survey)
+    yield from _purges(facts.survey, status.problems)
     for (level, event), count in sorted(facts.logged.items()):
         yield "logged_total", (level, event), count
 
@@ -174,6 +176,19 @@ def _holdings(survey: Survey) -> Iterator[Value]:
     yield "disk_free_bytes", (), space.free_bytes
     yield "disk_total_bytes", (), space.total_bytes
     yield "disk_threshold_bytes", (), space.threshold_bytes
+
+
+def _purges(survey: Survey, problems: Sequence[Problem]) -> Iterator[Value]:
+    yield "purge_last_end_timestamp_seconds", (), survey.last_purge.timestamp() if survey.last_purge else 0
+    yield "purge_condemned_blobs", (), survey.condemned
+    done = [
+        one
+        for one in survey.operations
+        if one.type == "doPurge" and one.status is OperationStatus.SUCCESSFUL and "freedBytes" in one.counts
+    ]
+    if done:
+        yield "purge_last_freed_bytes", (), max(done, key=_end).counts["freedBytes"]
+    yield "clock_in_doubt", (), any(problem.name == CLOCK_IN_DOUBT for problem in problems)
 
 
 def _end(operation: Operation) -> datetime:

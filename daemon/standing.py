@@ -14,6 +14,7 @@ from backupd.attributes import Scopes, Settings, schedule_of
 from backupd.clock import Clock
 from backupd.control import StatusReply
 from backupd.operations import Operation, OperationStatus
+from backupd.store.ledger_tables import Condemned
 from backupd.store.store import Store
 from backupd.views import (
     BrokerView,
@@ -56,6 +57,8 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     states: int
     accounts_deleted: int
     damaged: int
+    last_purge: datetime | None
+    condemned: int
 
 
 class Standing:
@@ -78,12 +81,14 @@ class Standing:
         unsent: Callable[[], str] = str,
         metrics_trouble: Callable[[], str] = str,
         config_trouble: Callable[[], str] = str,
+        clock_doubt: Callable[[], str] = str,
     ) -> None:
         """Make it; `unsent` says in words what admins could not be told."""
         self._store = store
         self._doubts = Doubts(store, clock)
         self._metrics_trouble = metrics_trouble
         self._config_trouble = config_trouble
+        self._clock_doubt = clock_doubt
         self._server_id = server_id
         self._server_name = server_name
         self._broker_url = broker_url
@@ -134,6 +139,7 @@ class Standing:
             unsent=self._unsent(),
             metrics_trouble=self._metrics_trouble(),
             config_trouble=self._config_trouble(),
+            clock_doubt=self._clock_doubt(),
             last_proven_restore=_last_success(operations, DRILL_TYPE),
         )
         fresh = await asyncio.to_thread(_freshness, facts, stored)
@@ -152,6 +158,8 @@ class Standing:
             states=stored.states,
             accounts_deleted=stored.accounts_deleted,
             damaged=len(facts.damaged),
+            last_purge=stored.last_purge,
+            condemned=stored.condemned,
         )
 
     def _reply(
@@ -188,6 +196,8 @@ class Standing:
             counts=stored.counts,
             space=stored.space,
             last_proven_restore=facts.last_proven_restore,
+            last_purge=stored.last_purge,
+            condemned_blobs=stored.condemned,
         )
 
     def _read_store(self) -> _Stored:
@@ -223,6 +233,8 @@ class Standing:
             doubts=self._doubts.read(open_gaps, waiting, last_scan_began),
             last_scan=info.last_scan,
             last_scan_began=last_scan_began,
+            last_purge=store.statistics.backup().last_purge_ended,
+            condemned=Condemned(store.ledger).count(),
             accounts=info.accounts,
             counts=info.counts,
             space=msgspec.structs.replace(info.space, threshold_bytes=store.space_threshold_bytes),
@@ -279,6 +291,8 @@ class _Stored(msgspec.Struct, frozen=True, kw_only=True):
     doubts: list[Doubt] = []
     last_scan: datetime | None = None
     last_scan_began: datetime | None = None
+    last_purge: datetime | None = None
+    condemned: int = 0
     accounts: int = 0
     counts: tuple[CountView, ...] = ()
     space: SpaceView = SpaceView()

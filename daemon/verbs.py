@@ -19,7 +19,9 @@ from backupd.jobs.restore import AccountRestore, ContentRestore, Export, Externa
 from backupd.jobs.smartscan.scan import SmartScan
 from backupd.store.store import Store
 from daemon import wiring
+from daemon.clock_watch import ClockWatch
 from daemon.operations_queue import Factory
+from daemon.purging import Purging
 from daemon.recording import Recording
 from daemon.works import Works
 
@@ -34,6 +36,7 @@ class Ingredients(msgspec.Struct, frozen=True, kw_only=True):
     appserver: AppServer
     settings: Settings
     recording: Recording
+    clock_watch: ClockWatch
     wait_until_gathering: Callable[[], Awaitable[None]]
 
     def is_true(self, attribute: str) -> bool:
@@ -43,7 +46,10 @@ class Ingredients(msgspec.Struct, frozen=True, kw_only=True):
 
 def make_factories(of: Ingredients) -> dict[str, Factory]:
     """Return a factory for each type of operation."""
-    return {**_scans_and_restores(of).factories()}
+    purging = Purging(
+        of.store, of.recording, of.settings, of.clock_watch, server_id=of.server_id, clock=of.clock
+    )
+    return {**_scans_and_restores(of).factories(), **purging.factories()}
 
 
 def _scans_and_restores(of: Ingredients) -> Works:

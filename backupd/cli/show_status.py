@@ -70,6 +70,7 @@ def _machine(status: StatusReply) -> Sequence[tuple[str, str]]:
         ("gaps", f"{status.gaps_total:,}"),
         ("queue", "; ".join(running) or "empty"),
         ("proven restore", _proof(status)),
+        ("last purge", _purge(status)),
         *_next_runs(status),
     )
 
@@ -106,6 +107,14 @@ def _proof(status: StatusReply) -> str:
     if proven is None:
         return "none yet: backupctl backup doRestoreDrill"
     return f"drill of {local(proven)}, {duration((status.now - proven).total_seconds())} ago"
+
+
+def _purge(status: StatusReply) -> str:
+    ended = status.last_purge
+    told = "none yet" if ended is None else local(ended)
+    if ended is not None:
+        told += f", {duration((status.now - ended).total_seconds())} ago"
+    return told + (f"; {status.condemned_blobs:,} contents in grace" if status.condemned_blobs else "")
 
 
 def _broker(view: BrokerView) -> str:

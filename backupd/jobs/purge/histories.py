@@ -65,9 +65,11 @@ class Remover:
         run: Run,
         at: Cutoffs,
         standing_of: Callable[[], Callable[[str], AccountStanding]],
+        forget: Callable[[str], None],
         manifest: Manifest,
         done: Done,
     ) -> None:
+        self._forget = forget
         self._store = store
         self._rounds = rounds
         self._clock = clock
@@ -93,6 +95,7 @@ class Remover:
         removed = await self.in_a_step(partial(self._move_account, known, newest))
         if removed is None:
             return
+        await asyncio.to_thread(self._forget, known.account)
         self._done.accounts += 1
         self._done.account_items += items
         log.info("account_purged", account=known.account, name=known.name, items=items)

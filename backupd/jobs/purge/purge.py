@@ -8,7 +8,7 @@ crash anywhere leaves a whole backup; the next purge goes on. What goes is liste
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -36,6 +36,7 @@ from backupd.volumes.disk import sync_directory
 REMEMBERED_ENTRIES = 10_000
 """So many entries of the journal stay at least: the recorder looks through the last ones at its start."""
 REPORTED_EVERY = 5_000
+DAYS_MAX = 36_500
 
 log = structlog.get_logger(__name__)
 
@@ -61,12 +62,21 @@ class PurgeWanted(msgspec.Struct, frozen=True, kw_only=True):
     force: bool = False
     verbose: bool = False
 
+    def check(self) -> None:
+        """Raise `UsageError` for days that mean nothing."""
+        if self.days is not None and not 1 <= self.days <= DAYS_MAX:
+            raise UsageError(
+                f"purgeDays must be 1 to {DAYS_MAX:,}",
+                hint="0 would be for ever; to purge what was deleted a day ago or earlier: purgeDays 1",
+            )
+
 
 class Purge:
     """Purges one store. `rounds` is who records into it; `keeping` protects accounts, asked at each step.
 
     `clock_doubt` says why the clock is not to be believed, empty where it is; both it and `accept_clock` (an
-    admin's word that the clock is right) may block.
+    admin's word that the clock is right) may block. With `doubts_future` items of the future put it in doubt
+    too: for a backup of which no clock was watched.
     """
 
     def __init__(
@@ -80,7 +90,7 @@ class Purge:
         clock_doubt: Callable[[], str],
         accept_clock: Callable[[], None] = lambda: None,
         places: BlobPlaces | None = None,
-        ended: Callable[[Verdict], Awaitable[None]] | None = None,
+        doubts_future: bool = False,
     ) -> None:
         self._store = store
         self._rounds = rounds
@@ -90,7 +100,7 @@ class Purge:
         self._clock_doubt = clock_doubt
         self._accept_clock = accept_clock
         self._places = places or LocalPlaces(store)
-        self._ended = ended
+        self._doubts_future = doubts_future
 
     async def run(self, run: Run, wanted: PurgeWanted) -> Verdict:
         """Purge; return the verdict. Raises `PurgeRefused`, `UsageError`, `OperationStopped`, `OSError`."""
@@ -127,6 +137,7 @@ class Purge:
             run=run,
             at=at,
             standing_of=self._standing_now,
+            forget=lambda account: self._keeping().forget(account),
             manifest=manifest,
             done=done,
         )
@@ -200,7 +211,7 @@ class Purge:
     def _refusal(self, tally: Tally, rules: Rules, wanted: PurgeWanted) -> str:
         if wanted.force:
             return ""
-        if tally.future_items >= plan.FUTURE_ITEMS_MIN:
+        if self._doubts_future and tally.future_items >= plan.FUTURE_ITEMS_MIN:
             return (
                 f"the clock is in doubt: {tally.future_items:,} items changed later than now, "
                 f"{self._clock.now():%Y-%m-%d %H:%M} UTC"
@@ -270,14 +281,10 @@ def _standing(keeping: Keeping, account: str, deleted_at: datetime | None) -> Ac
 
 
 def _rules_of(rules: Rules, wanted: PurgeWanted) -> Rules:
+    wanted.check()
     days = wanted.days
     if days is None:
         return rules
-    if days < 1:
-        raise UsageError(
-            "purgeDays must be 1 or more",
-            hint="0 would be for ever; to purge what was deleted a day ago or earlier: purgeDays 1",
-        )
     retention = Retention(data_days=days, account_days=days, archive_days=days)
     return msgspec.structs.replace(rules, retention=retention)
 

@@ -60,6 +60,10 @@ class Keeping(Protocol):
         """Return since when an account is not recorded any more, None where it is."""
         ...
 
+    def forget(self, account: str) -> None:
+        """Forget what is kept of an account that was purged."""
+        ...
+
 
 class NothingKept:
     """No account is protected, none is disabled."""
@@ -71,6 +75,9 @@ class NothingKept:
     def disabled_since(self, account: str) -> datetime | None:
         """Return None."""
         return _NONE.get(account)
+
+    def forget(self, account: str) -> None:
+        """Do nothing."""
 
 
 _NONE: Mapping[str, None] = {}

@@ -40,6 +40,9 @@ class Kept(msgspec.Struct):
     def disabled_since(self, account: str) -> datetime | None:
         return self.disabled.get(account)
 
+    def forget(self, account: str) -> None:
+        self.disabled.pop(account, None)
+
 
 class PurgedWorld(BackupWorld):
     """A backup that can be purged."""
@@ -60,6 +63,7 @@ class PurgedWorld(BackupWorld):
             keeping=lambda: self.kept,
             clock_doubt=lambda: self.doubt,
             accept_clock=self._accept,
+            doubts_future=True,
         )
 
     def _accept(self) -> None:
