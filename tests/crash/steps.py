@@ -64,17 +64,35 @@ RESTORE = ("delivery.message_written", "delivery.named")
 ACCOUNT_RESTORE = ("deliveries.contents_synced", "deliveries.named")
 """Passed by restores into accounts, which put many items together."""
 
+PURGE = (
+    "purge.listed",
+    "purge.intended",
+    "purge.history",
+    "purge.histories_removed",
+    "purge.histories_gone",
+    "purge.forgotten",
+    "purge.account",
+    "purge.account_moved",
+    "purge.account_gone",
+    "purge.account_forgotten",
+    "purge.emptied",
+    "blobs.remove",
+    "blobs.removed",
+)
+"""Passed by a purge."""
+
 AFTER_DAMAGE = ("journal.cut_tail", "history.repair")
 """Passed by a start after a power cut that tore what was being written."""
 
 ELSEWHERE = {
     "mending.content_written": "doRestoreBlobs: a kill leaves the old file, and one aside that nothing lists",
     "mending.content_placed": "doRestoreBlobs: a kill leaves the new file, and the old one aside",
-    "journal.trim": "nothing in the daemon trims the journal yet",
+    "journal.trim": "a purge: a kill leaves segments that the next one removes, each is whole or gone",
+    "purge.completed": "passed by a start after a kill in a purge, and judged there",
 }
 """Steps without a kill, and why."""
 
-ALL = {*STREAM, *CREATION, *SCAN, *RESTORE, *ACCOUNT_RESTORE, *AFTER_DAMAGE, *ELSEWHERE}
+ALL = {*STREAM, *CREATION, *SCAN, *RESTORE, *ACCOUNT_RESTORE, *PURGE, *AFTER_DAMAGE, *ELSEWHERE}
 
 
 def steps_in_code(repository: Path) -> dict[str, str]:

@@ -5,28 +5,30 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 
 import msgspec
 import pytest
 
 from backupd.errors import UsageError
 from backupd.items import ItemKey, Kind, digest_of
+from backupd.jobs.purge import plan
 from backupd.jobs.purge.purge import PurgeRefused
 from backupd.retention import Retention, Stay
 from backupd.states import ChangeType
 from backupd.store import purging
 from tests.unit.jobs.purging import THIRTY, PurgedWorld, content
 from tests.unit.jobs.worlds import ALICE, change
+from tests.world.quick_disk import quick_directory
 
 BOB = "bob"
 FOR_EVER = Retention(data_days=0, account_days=0, archive_days=0)
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[PurgedWorld]:
-    async with PurgedWorld(tmp_path / "backup") as made:
-        yield made
+async def world() -> AsyncIterator[PurgedWorld]:
+    with quick_directory() as place:
+        async with PurgedWorld(place / "backup") as made:
+            yield made
 
 
 def message(item: str, account: str = ALICE) -> ItemKey:
@@ -143,23 +145,24 @@ async def test_a_dry_run_tells_and_changes_nothing(world: PurgedWorld) -> None:
     assert after == before
 
 
-async def test_an_unusual_share_asks_for_force(world: PurgedWorld) -> None:
+async def test_an_unusual_share_asks_for_force(world: PurgedWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     """A purge that would take more than the share in force stops before anything goes, until it is forced."""
     world.rules = msgspec.structs.replace(world.rules, share_max=20)
+    monkeypatch.setattr(plan, "SHARE_ITEMS_MIN", 50)
     await world.account()
-    for number in range(600):
+    for number in range(60):
         world.journal(change(f"m{number}", ChangeType.CREATED))
     await world.record()
-    for number in range(550):
+    for number in range(55):
         world.journal(change(f"m{number}", ChangeType.DELETED, at=60))
     await world.record()
     world.pass_days(31)
-    with pytest.raises(PurgeRefused, match=r"550 of 600 items would go, more than 20%"):
+    with pytest.raises(PurgeRefused, match=r"55 of 60 items would go, more than 20%"):
         await world.purge()
-    assert len(world.histories()) == 600
+    assert len(world.histories()) == 60
     assert "without force true this purge would stop" in (await world.purge(dry_run=True)).sentence
     await world.purge(force=True)
-    assert len(world.histories()) == 50
+    assert len(world.histories()) == 5
 
 
 async def test_a_clock_in_doubt_purges_nothing(world: PurgedWorld) -> None:
@@ -281,7 +284,7 @@ async def test_two_purges_find_nothing_left(world: PurgedWorld) -> None:
 async def test_intake_goes_on_while_histories_go(world: PurgedWorld) -> None:
     """What is recorded during a purge is whole afterwards, and what was purged is gone."""
     await world.account()
-    for number in range(400):
+    for number in range(200):
         world.journal(change(f"m{number}", ChangeType.CREATED, body=content(str(number))))
         world.journal(change(f"m{number}", ChangeType.DELETED, at=60))
     await world.record()

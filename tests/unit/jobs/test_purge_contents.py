@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -16,15 +15,17 @@ from backupd.states import ChangeType
 from backupd.store.ledger_tables import Condemned, KeptRestores
 from tests.unit.jobs.purging import PurgedWorld, content
 from tests.unit.jobs.worlds import ALICE, change, finding
+from tests.world.quick_disk import quick_directory
 
 BOB = "bob"
 FOR_EVER = Retention(data_days=0, account_days=0, archive_days=0)
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[PurgedWorld]:
-    async with PurgedWorld(tmp_path / "backup") as made:
-        yield made
+async def world() -> AsyncIterator[PurgedWorld]:
+    with quick_directory() as place:
+        async with PurgedWorld(place / "backup") as made:
+            yield made
 
 
 def message(item: str, account: str = ALICE) -> ItemKey:
