@@ -113,7 +113,6 @@ def subject() -> object:
 @pytest.mark.timeout(300)
 def test_killed_at_each_step(subject: Subject) -> None:
     """Wherever a purge is cut off, the backup is whole, and the next purge finishes."""
-
     chosen = range(len(KILLED)) if ASKED else random.Random(SEED).sample(range(len(KILLED)), STEPS_AT_A_TIME)
 
     def crash(number: int) -> None:
