@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from tests.bench import realtime, restores, scans
+from tests.bench import purges, realtime, restores, scans
 from tests.bench.figures import Measurement, Report, machine
 
 MEASUREMENTS: dict[str, Callable[..., Measurement]] = {
@@ -27,6 +27,7 @@ MEASUREMENTS: dict[str, Callable[..., Measurement]] = {
     "status": scans.measure_status,
     "account_at": restores.measure_account_at,
     "restore": restores.measure_restore,
+    "purge": purges.measure_purge,
 }
 
 
