@@ -8,7 +8,7 @@ are judged by `backupd.parameters`.
 from __future__ import annotations
 
 from backupd.command import Command, CommandKind
-from backupd.command_tables import core, looking, restores, scans, settings
+from backupd.command_tables import core, looking, protection, restores, scans, settings
 
 MODULES = {
     "backup": "scan, find and bring back what is in the backup",
@@ -24,7 +24,7 @@ SHORTCUTS = {"status": ("backup", "status"), "doctor": ("backup", "doctor")}
 _COMING_NAMES = {
     "backup": (
         "check-ldap-dump, doBackupLDAP, doCheckShares, doCoherencyCheck, "
-        "doFixShares, doRawRestore, legalHold, migrateBackupVolume, "
+        "doFixShares, doRawRestore, migrateBackupVolume, "
         "setBackupVolume, updateBackupVolume, retrieveMetadataFromArchive"
     ),
     "core": "listBuckets, doCreateBucket, doUpdateBucket, doDeleteBucket, testS3Connection",
@@ -46,6 +46,7 @@ COMMANDS: tuple[Command, ...] = (
     *looking.ROWS,
     *scans.ROWS,
     *restores.ROWS,
+    *protection.ROWS,
     *settings.ROWS,
     *core.ROWS,
     *_COMING,

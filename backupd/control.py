@@ -26,6 +26,7 @@ from backupd.views import (
     FolderView,
     FoundItem,
     GapView,
+    HoldView,
     LogLineView,
     NotificationView,
     OperationView,
@@ -38,6 +39,7 @@ from backupd.views import (
     ServiceView,
     SpaceView,
     StateView,
+    SuspensionView,
     TurnView,
 )
 
@@ -118,12 +120,32 @@ class BlobReply(_Answer, frozen=True, kw_only=True, tag="blob"):
 
 
 class AccountReply(_Answer, frozen=True, kw_only=True, tag="account"):
-    """An account's own states that were asked for, oldest first, and its statistics where asked for."""
+    """An account's own states that were asked for, oldest first, and its statistics where asked for.
+
+    `protections` are sentences that say why retention does not act on it.
+    """
 
     account: str
     account_name: str = ""
     states: tuple[StateView, ...]
     statistics: dict[str, Any] | None = None
+    protections: tuple[str, ...] = ()
+    not_enabled_since: datetime | None = None
+
+
+class HoldsReply(_Answer, frozen=True, kw_only=True, tag="holds"):
+    """Whether accounts are under legal hold; `all_since` and `all_by` where all of them are."""
+
+    accounts: tuple[HoldView, ...]
+    all_since: datetime | None = None
+    all_by: str = ""
+    note: str = ""
+
+
+class SuspensionsReply(_Answer, frozen=True, kw_only=True, tag="suspensions"):
+    """Accounts whose retention was suspended because they lost an unusual share of their items."""
+
+    accounts: tuple[SuspensionView, ...]
 
 
 class AccountsReply(_Answer, frozen=True, kw_only=True, tag="accounts"):
@@ -221,7 +243,8 @@ class StatusReply(_Answer, frozen=True, kw_only=True, tag="status"):
     `recoverable_until` is the moment up to which every change known to the AppServer is in the backup.
     `gaps` are the first of `gaps_total`; `operations` are those that run or wait;
     `last_proven_restore` is when a restore drill last succeeded, `last_purge` when a purge came to its end;
-    `condemned_blobs` are those that nothing refers to and that the next purges remove.
+    `condemned_blobs` are those that nothing refers to and that the next purges remove; `legal_holds` counts
+    accounts with a hold of their own, `all_held` tells that all are held.
     """
 
     server_id: str
@@ -248,6 +271,10 @@ class StatusReply(_Answer, frozen=True, kw_only=True, tag="status"):
     last_proven_restore: datetime | None = None
     last_purge: datetime | None = None
     condemned_blobs: int = 0
+    legal_holds: int = 0
+    all_held: bool = False
+    retention_suspended: int = 0
+    accounts_not_enabled: int = 0
 
 
 class BackupInfoReply(_Answer, frozen=True, kw_only=True, tag="backup-info"):
@@ -329,6 +356,8 @@ Reply = (
     | AccountReply
     | AccountsReply
     | DomainsReply
+    | HoldsReply
+    | SuspensionsReply
     | ConfigReply
     | AttributeReply
     | SchedulesReply

@@ -125,7 +125,10 @@ class FoundItem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AccountView(msgspec.Struct, frozen=True, kw_only=True):
-    """One account. `exists` tells whether the AppServer has it now, `created` when it was first seen."""
+    """One account. `exists` tells whether the AppServer has it now, `created` when it was first seen.
+
+    `legal_hold`, `retention_suspended` and `enabled` (whether it is backed up) are as they are now.
+    """
 
     id: str
     name: str
@@ -137,6 +140,36 @@ class AccountView(msgspec.Struct, frozen=True, kw_only=True):
     cos: str = ""
     created: datetime | None = None
     deleted_at: datetime | None = None
+    legal_hold: bool = False
+    retention_suspended: bool = False
+    enabled: bool = True
+
+
+class HoldView(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether an account is under legal hold, since when and by whom; `of_all`: because all accounts are."""
+
+    id: str
+    name: str
+    legal_hold: bool
+    deleted: bool = False
+    since: datetime | None = None
+    by: str = ""
+    of_all: bool = False
+
+
+class SuspensionView(msgspec.Struct, frozen=True, kw_only=True):
+    """An account whose retention was suspended: `lost` of `total` (`noun`) went within `hours`."""
+
+    id: str
+    name: str
+    since: datetime
+    lost: int
+    total: int
+    noun: str = "items"
+    hours: int
+    sentence: str = ""
+    lifted: datetime | None = None
+    lifted_by: str = ""
 
 
 class DomainView(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,7 +24,7 @@ from backupd.store.ledger_tables import KeptLogs, KeptNotifications
 from daemon import logs, messages
 from daemon.delivery import Way
 from daemon.mail import Mail
-from daemon.messages import Level
+from daemon.messages import Level, Message
 from daemon.notifications import MAIL, WEBHOOK, Notifications
 from daemon.operation_logs import OperationLogs
 from daemon.problem_news import NewsWatch
@@ -71,6 +71,10 @@ class Announcing:
             self._notifications.tell(message)
         self._ping.operation_changed(operation)
         self.logs.keep_soon()
+
+    def tell(self, message: Message) -> None:
+        """Tell something by itself; from the event loop's thread, without waiting."""
+        self._notifications.tell(message)
 
     def look_soon(self) -> None:
         """Look for news at once: something has changed."""

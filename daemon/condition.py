@@ -21,6 +21,7 @@ from backupd.views import (
     ScheduleView,
     Severity,
     SpaceView,
+    SuspensionView,
 )
 
 LAG_SECONDS_MAX = 60.0
@@ -28,6 +29,9 @@ SCAN_AGE_MAX = timedelta(hours=36)
 SMARTSCAN = "SmartScan"
 STARTING = timedelta(seconds=5)
 """For so long after the start it is no problem that something has not begun yet."""
+
+SUSPENSIONS_MAX = 5
+"""So many accounts whose retention is suspended are told one by one."""
 
 NO_BACKUP = "no_backup"
 INTAKE_PAUSED = "intake_paused"
@@ -41,6 +45,8 @@ UNSENT = "notifications_unsent"
 RUN_MISSED = "run_missed"
 SERVICES_STOPPED = "services_stopped"
 CLOCK_IN_DOUBT = "clock_in_doubt"
+MASS_DELETION = "mass_deletion"
+MASS_DELETION_MORE = "mass_deletion_of_more"
 """Names of problems that others ask for."""
 
 
@@ -71,6 +77,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     config_trouble: str = ""
     clock_doubt: str = ""
     last_proven_restore: datetime | None = None
+    suspensions: Sequence[SuspensionView] = ()
 
 
 def problems(facts: Facts) -> list[Problem]:
@@ -81,6 +88,7 @@ def problems(facts: Facts) -> list[Problem]:
         *_schedule_problems(facts),
         *_intake_problems(facts),
         *_store_problems(facts),
+        *_loss_problems(facts),
     ]
     return sorted(found, key=lambda problem: problem.severity is not Severity.DANGER)
 
@@ -289,6 +297,26 @@ def _store_problems(facts: Facts) -> list[Problem]:
     if facts.unsent:
         hint = "it is tried again by itself for a day; backupctl core getNotification lists them"
         found.append(_attention(UNSENT, f"admins are not told: {facts.unsent}", hint))
+    return found
+
+
+def _loss_problems(facts: Facts) -> list[Problem]:
+    """Return a problem for each account whose retention is suspended, and one for those beyond a few."""
+    found = [
+        _attention(
+            MASS_DELETION,
+            f"retention of {one.name} is suspended since {one.since:%Y-%m-%d %H:%M} UTC: {one.sentence}",
+            "nothing of it is purged; bring back what is missed, and once all is well: "
+            f"backupctl backup doResumeRetention {one.id}",
+        )
+        for one in facts.suspensions[:SUSPENSIONS_MAX]
+    ]
+    more = len(facts.suspensions) - SUSPENSIONS_MAX
+    if more > 0:
+        hint = "backupctl backup getSuspendedRetention lists them"
+        found.append(
+            _attention(MASS_DELETION_MORE, f"retention of {more:,} more accounts is suspended", hint)
+        )
     return found
 
 

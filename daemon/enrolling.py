@@ -15,13 +15,14 @@ from typing import Any
 import msgspec
 import structlog
 
-from backupd.attribute_table import Level
+from backupd.attribute_table import Attribute, Level
 from backupd.attributes import Settings
 from backupd.clock import Clock
 from backupd.enrolment import Rule
 from backupd.events import Change
 from backupd.items import Kind
 from backupd.states import ChangeType
+from backupd.store.ledger import Ledger
 from backupd.store.ledger_tables import Remembered
 from backupd.store.store import Store
 
@@ -52,8 +53,9 @@ class Enrolling:
         self._lock = threading.RLock()
         self._rule = Rule()
         self._cos_of: dict[str, str] = {}
-        self._left_out = self._kept()
+        self._left_out: Mapping[str, LeftOut] = kept_left_out(store.ledger)
         self.refresh()
+        settings.on_change(self._setting_changed)
 
     # -------------------------------------------------------------------- asking
 
@@ -122,6 +124,10 @@ class Enrolling:
                 }
                 self._settle({**self._cos_of, **others})
 
+    def _setting_changed(self, attribute: Attribute) -> None:
+        if attribute.name == ATTRIBUTE:
+            self.refresh()
+
     def _read_rule(self) -> Rule:
         stored = self._settings.stored(ATTRIBUTE)
         disabled = {scope for (level, scope), value in stored.items() if level is Level.COS and not value}
@@ -156,9 +162,13 @@ class Enrolling:
         self._left_out = left_out
         log.info("enrolment_changed", left_out=len(left_out), newly=len(going), again=len(coming))
 
-    def _kept(self) -> dict[str, LeftOut]:
-        kept = self._remembered.get(KEPT)
-        return {} if kept is None else msgspec.json.decode(kept, type=dict[str, LeftOut])
+
+def kept_left_out(ledger: Ledger) -> dict[str, LeftOut]:
+    """Return the accounts that a ledger says are not backed up."""
+    if not ledger.rows("SELECT 1 FROM sqlite_master WHERE name = 'remembered'"):
+        return {}  # an older version wrote it
+    kept = Remembered(ledger).get(KEPT)
+    return {} if kept is None else msgspec.json.decode(kept, type=dict[str, LeftOut])
 
 
 def _cos(metadata: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from daemon.looking import Looking
 from daemon.metrics import Metrics
 from daemon.metrics_listener import MetricsListener
 from daemon.operations_queue import OperationsQueue
+from daemon.protecting import Protecting
 from daemon.realtime import RealtimeScanner
 from daemon.recording import Recording
 from daemon.scheduler import Scheduler
@@ -41,15 +42,15 @@ class Front:
         scheduler: Scheduler,
         services: Services,
         announcing: Announcing,
+        protecting: Protecting,
         config_trouble: Callable[[], str],
         clock_doubt: Callable[[], str] = str,
     ) -> None:
-        server_name = config.server.name
         self._listener = MetricsListener(config.metrics.listen, clock=clock)
         self.standing = Standing(
             store=store,
             server_id=server_id,
-            server_name=server_name,
+            server_name=config.server.name,
             broker_url=config.broker.url,
             settings=settings,
             queue=queue,
@@ -58,21 +59,15 @@ class Front:
             scheduler=scheduler,
             services=services,
             clock=clock,
+            enrolling=protecting.enrolling,
             unsent=announcing.unsent,
             metrics_trouble=lambda: self._listener.trouble,
             config_trouble=config_trouble,
             clock_doubt=clock_doubt,
         )
         self._metrics = Metrics(self.standing, clock)
-        names = names_of(server_id, server_name)
-        configuring = Configuring(
-            settings=settings,
-            store=store,
-            scheduler=scheduler,
-            server_id=server_id,
-            server_name=server_name,
-            names=names,
-        )
+        names = names_of(server_id, config.server.name)
+        configuring = _configuring(settings, store, scheduler, server_id, server_name)
         self.answers = Answers(
             store=store,
             queue=queue,
@@ -83,6 +78,7 @@ class Front:
             metrics=self._metrics.text,
             parts=(
                 configuring.table(),
+                protecting.table(),
                 Telling(announcing.kept, announcing.logs, queue).table(),
                 Doctor(config, server_id, store, self.standing, realtime, clock=clock).table(),
             ),
@@ -91,3 +87,16 @@ class Front:
     async def serve_metrics(self) -> None:
         """Serve metrics over TCP where that is configured, until cancelled."""
         await self._listener.run(self._metrics.text)
+
+
+def _configuring(
+    settings: Settings, store: Store, scheduler: Scheduler, server_id: str, server_name: str
+) -> Configuring:
+    return Configuring(
+        settings=settings,
+        store=store,
+        scheduler=scheduler,
+        server_id=server_id,
+        server_name=server_name,
+        names=names_of(server_id, server_name),
+    )

@@ -17,10 +17,12 @@ from backupd.jobs.restore import choose_state
 from backupd.jobs.restore.past import is_system
 from backupd.states import state_at
 from backupd.store.index_queries import KnownItem
+from backupd.store.protections import Protections
 from backupd.store.store import Store
 from backupd.views import AccountView, DomainView
 from daemon import views
 from daemon.answering import Given
+from daemon.enrolling import kept_left_out
 
 STATUS_MARKS = ("status", "zimbraAccountStatus")
 MAP_BYTES_MAX = 64 << 20
@@ -45,6 +47,7 @@ def account(store: Store, given: Given) -> AccountReply:
     if not history:
         raise UnknownItem(f"account {given['account']!r} has no history")
     states = views.state_views(history)
+    left_out = kept_left_out(store.ledger).get(known.item)
     date = given["date"]
     if date in _NEWEST:
         states = states[-1:]
@@ -58,6 +61,8 @@ def account(store: Store, given: Given) -> AccountReply:
         account_name=str(known.metadata.get("name", "")),
         states=states,
         statistics=_statistics(store, known.item) if given["backupstats"] else None,
+        protections=tuple(one.sentence for one in Protections(store.ledger).why(known.item)),
+        not_enabled_since=None if left_out is None else left_out.since,
     )
 
 
@@ -66,11 +71,17 @@ def accounts(store: Store, given: Given) -> AccountsReply:
     when = _moment(given["date"])
     domains = {domain.casefold().lstrip("@") for domain in given["domains"] or ()}
     found = []
+    protected, left_out = Protections(store.ledger).now_in_force(), kept_left_out(store.ledger)
     for known in store.index.accounts(deleted=None):
         then = _known_then(store, known, when)
         if then is None:
             continue
-        view = _account_view(known, then)
+        view = msgspec.structs.replace(
+            _account_view(known, then),
+            legal_hold=protected.is_held(known.item),
+            retention_suspended=known.item in protected.suspensions,
+            enabled=known.item not in left_out,
+        )
         hidden = (
             (domains and view.domain.casefold() not in domains)
             or (given["hide_deleted"] and view.deleted)

@@ -35,11 +35,14 @@ from daemon.announcing import Announcing
 from daemon.clock_watch import ClockWatch
 from daemon.control_socket import ControlSocket
 from daemon.effects import Effects
+from daemon.enrolling import Enrolling
 from daemon.front import Front
+from daemon.guarding import make_guard
 from daemon.healing import Healing, heal_by_scan
 from daemon.health import Notifier, Pulse, feed_watchdog, patience
 from daemon.kept_operations import KeptOperations
 from daemon.operations_queue import Factory, OperationsQueue
+from daemon.protecting import Protecting
 from daemon.quarantine import Quarantine
 from daemon.realtime import RealtimeScanner
 from daemon.recording import Recording
@@ -101,13 +104,14 @@ class Daemon:
         appserver = await asyncio.to_thread(wiring.make_appserver, config, clock)
         self._stack.push_async_callback(asyncio.to_thread, appserver.close)
         window = timedelta(milliseconds=config.realtime.coalesce_window_ms)
-        recorder = Recorder(store, appserver, clock=clock, window=window)
+        await asyncio.to_thread(wiring.carry_attributes, store, self._carried)
+        self._settings = await asyncio.to_thread(wiring.make_settings, config, store, self._server_id)
+        self._enrolling = await asyncio.to_thread(Enrolling, store, self._settings, clock=clock)
+        self._settings.on_change(self._setting_changed)
+        recorder = Recorder(store, appserver, clock=clock, window=window, enrolment=self._enrolling)
         self._stack.push_async_callback(asyncio.to_thread, recorder.close)
         self._journal_thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._stack.push_async_callback(asyncio.to_thread, self._journal_thread.shutdown)
-        await asyncio.to_thread(wiring.carry_attributes, store, self._carried)
-        self._settings = await asyncio.to_thread(wiring.make_settings, config, store, self._server_id)
-        self._settings.on_change(self._setting_changed)
         self._loop = asyncio.get_running_loop()
         self._healing = Healing(store, clock=clock, heal=lambda account: heal_by_scan(self._queue, account))
         self._recording = Recording(
@@ -154,6 +158,16 @@ class Daemon:
             scheduler=self._scheduler,
             services=self._services,
         )
+        self._protecting = Protecting(
+            store,
+            self._guard,
+            self._enrolling,
+            clock=clock,
+            server=config.server.name,
+            tell=self._announcing.tell,
+            look_soon=self._announcing.look_soon,
+        )
+        self._settings.on_change(self._protecting.setting_changed)
         self._front = Front(
             config=config,
             server_id=self._server_id,
@@ -166,12 +180,14 @@ class Daemon:
             scheduler=self._scheduler,
             services=self._services,
             announcing=self._announcing,
+            protecting=self._protecting,
             config_trouble=lambda: self._config_trouble,
             clock_doubt=lambda: self._clock_watch.doubt,
         )
 
     def _factories(self, store: Store, appserver: AppServer) -> dict[str, Factory]:
         self._clock_watch = ClockWatch(store, clock=self._clock)
+        self._guard = make_guard(store, self._settings, self._server_id)
         return make_factories(
             Ingredients(
                 config=self._config,
@@ -182,6 +198,8 @@ class Daemon:
                 settings=self._settings,
                 recording=self._recording,
                 clock_watch=self._clock_watch,
+                enrolling=self._enrolling,
+                guard=self._guard,
                 wait_until_gathering=self._wait_until_gathering,
             )
         )
@@ -222,6 +240,7 @@ class Daemon:
                     ("realtime scanner", self._realtime.run()),
                     ("operations", self._queue.run()),
                     ("healing", self._healing.run()),
+                    ("guard", self._protecting.run()),
                     ("scheduler", self._scheduler.run()),
                     ("clock watch", self._clock_watch.run()),
                     ("warnings", self._warn_if_idle()),
@@ -313,6 +332,8 @@ class Daemon:
         self._store.journal.append(payloads)
 
     async def _open_gap(self, reason: str, detail: str, account: str = "") -> None:
+        if account and not self._enrolling.is_enabled(account):
+            return
         log.warning("gap_opened", account=account, reason=reason, detail=detail)
         now = self._clock.now()
         await asyncio.to_thread(self._store.ledger.open_gap, account, reason, detail, now)

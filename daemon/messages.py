@@ -25,6 +25,7 @@ from daemon.subscription import EMBEDDED_RESTART
 
 ERRORS_TOLD_MAX = 10
 GAPS_TOLD_MAX = 10
+ACCOUNTS_TOLD_MAX = 20
 SUBJECT_CHARACTERS_MAX = 180
 TEXT_CHARACTERS_MAX = 16_000
 OWN_RECIPIENTS_MAX = 50
@@ -53,6 +54,8 @@ LEVEL_OF_PROBLEM = {
     condition.SPACE_LOW: Level.CRITICAL,
     condition.BACKUP_PATH_GONE: Level.CRITICAL,
     condition.DAMAGED: Level.ERROR,
+    condition.MASS_DELETION: Level.CRITICAL,
+    condition.MASS_DELETION_MORE: Level.CRITICAL,
 }
 """Problems with a level of their own; of others a danger is an error and what wants attention a warning."""
 
@@ -214,6 +217,19 @@ def of_problem_over(about: str, problem: str, server: str) -> Message:
         facts={"what": "problem over", "message": problem},
         about=about,
         is_over=True,
+    )
+
+
+def of_protection(what: str, names: Sequence[str], by: str, server: str) -> Message:
+    """Return what is told of a change in what is protected; `what` says it, for example `legal hold set`."""
+    shown = ", ".join(names[:ACCOUNTS_TOLD_MAX])
+    more = len(names) - ACCOUNTS_TOLD_MAX
+    shown += f" and {more:,} more" if more > 0 else ""
+    return Message(
+        level=Level.WARNING,
+        subject=_subject(server, f"{what}: {shown}"),
+        text=_text([f"{what} by {by} on {server}: {shown}", "", "What to do:  nothing, if this was meant"]),
+        facts={"what": "protection", "change": what, "by": by, "accounts": list(names[:ACCOUNTS_TOLD_MAX])},
     )
 
 

@@ -86,6 +86,7 @@ TABLE = (
     _gauge("recorder_lag_entries", "Journal entries that are not recorded yet."),
     _gauge("recorder_lag_seconds", "Age of the oldest entry that is not recorded yet."),
     _gauge("recorder_paused", "1 if recording can't go on."),
+    _counter("changes_not_enabled_total", "Changes left out because their account is not backed up."),
     _gauge("waiting_photographs", "Items that changed and could not be read yet."),
     _gauge("waiting_oldest_age_seconds", "Age of the oldest change that waits for its photograph."),
     _gauge("gaps_open", "Gaps that no scan has closed yet."),
@@ -109,6 +110,10 @@ TABLE = (
     # What the backup holds
     _gauge("accounts", "Accounts that are backed up."),
     _gauge("accounts_deleted", "Deleted accounts that the backup still holds."),
+    _gauge("accounts_not_enabled", "Accounts that are not backed up because backupEnabled is false."),
+    _gauge("legal_holds", "Accounts with a legal hold of their own."),
+    _gauge("legal_hold_all", "1 if all accounts are under legal hold."),
+    _gauge("retention_suspended_accounts", "Accounts whose retention is suspended after a mass deletion."),
     _gauge("items", "Items by kind; state is live or deleted.", "kind", "state"),
     _gauge("states", "States of all items."),
     _gauge("blobs", "Distinct contents."),

@@ -115,6 +115,7 @@ def _recording(survey: Survey) -> Iterator[Value]:
     yield "recorder_lag_entries", (), max(0, recording.journaled - recording.recorded)
     yield "recorder_lag_seconds", (), recording.lag_seconds
     yield "recorder_paused", (), bool(recording.paused)
+    yield "changes_not_enabled_total", (), recording.unwanted
     yield "waiting_photographs", (), survey.status.waiting_photographs
     yield "waiting_oldest_age_seconds", (), _age(now, survey.waiting_since)
     yield "gaps_open", (), len(gaps)
@@ -164,6 +165,10 @@ def _holdings(survey: Survey) -> Iterator[Value]:
     status = survey.status
     yield "accounts", (), status.accounts
     yield "accounts_deleted", (), survey.accounts_deleted
+    yield "accounts_not_enabled", (), status.accounts_not_enabled
+    yield "legal_holds", (), status.legal_holds
+    yield "legal_hold_all", (), status.all_held
+    yield "retention_suspended_accounts", (), status.retention_suspended
     for count in status.counts:
         yield "items", (count.kind, "live"), count.items
         yield "items", (count.kind, "deleted"), count.deleted

@@ -207,7 +207,7 @@ class NewsWatch:
 
 def about_of(problem: Problem) -> str:
     """Return what names a problem from look to look, though the figures in its sentence change."""
-    if problem.name == condition.DAMAGED:
+    if problem.name in {condition.DAMAGED, condition.MASS_DELETION}:
         return f"{problem.name}: {problem.message}"
     return problem.name or re.sub(r"\d[\d,.]*", "#", problem.message.partition(": ")[0])
 

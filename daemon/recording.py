@@ -36,13 +36,17 @@ T = TypeVar("T")
 
 
 class RecordingStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """How far recording is. `paused` is why it can't go on at the moment."""
+    """How far recording is. `paused` is why it can't go on at the moment.
+
+    `unwanted` counts changes that were left out because their account is not backed up.
+    """
 
     journaled: int
     recorded: int
     durable: int
     lag_seconds: float
     paused: str
+    unwanted: int = 0
 
 
 class Recording:
@@ -84,6 +88,7 @@ class Recording:
             durable=self._recorder.durable_cursor,
             lag_seconds=lag,
             paused=self._paused,
+            unwanted=self._recorder.counts.unwanted,
         )
 
     @property

@@ -15,6 +15,7 @@ from backupd.clock import Clock
 from backupd.control import StatusReply
 from backupd.operations import Operation, OperationStatus
 from backupd.store.ledger_tables import Condemned
+from backupd.store.protections import Protections
 from backupd.store.store import Store
 from backupd.views import (
     BrokerView,
@@ -24,11 +25,14 @@ from backupd.views import (
     RecorderView,
     ScannerView,
     SpaceView,
+    SuspensionView,
 )
 from daemon import condition, views
 from daemon.doubts import Doubts
+from daemon.enrolling import Enrolling
 from daemon.freshness import Doubt, Freshness, base_moment, freshness
 from daemon.operations_queue import OperationsQueue
+from daemon.protecting import suspension_views
 from daemon.publisher import PublisherStatus
 from daemon.realtime import RealtimeScanner
 from daemon.recording import Recording, RecordingStatus
@@ -78,6 +82,7 @@ class Standing:
         scheduler: Scheduler,
         services: Services,
         clock: Clock,
+        enrolling: Enrolling,
         unsent: Callable[[], str] = str,
         metrics_trouble: Callable[[], str] = str,
         config_trouble: Callable[[], str] = str,
@@ -99,6 +104,7 @@ class Standing:
         self._scheduler = scheduler
         self._services = services
         self._clock = clock
+        self._enrolling = enrolling
         self._unsent = unsent
         self._started = clock.now()
         self._stored = _Stored()
@@ -141,6 +147,7 @@ class Standing:
             config_trouble=self._config_trouble(),
             clock_doubt=self._clock_doubt(),
             last_proven_restore=_last_success(operations, DRILL_TYPE),
+            suspensions=stored.suspensions,
         )
         fresh = await asyncio.to_thread(_freshness, facts, stored)
         subscription, publisher = self._realtime.subscription, self._realtime.publisher
@@ -198,6 +205,10 @@ class Standing:
             last_proven_restore=facts.last_proven_restore,
             last_purge=stored.last_purge,
             condemned_blobs=stored.condemned,
+            legal_holds=stored.legal_holds,
+            all_held=stored.all_held,
+            retention_suspended=len(stored.suspensions),
+            accounts_not_enabled=stored.not_enabled,
         )
 
     def _read_store(self) -> _Stored:
@@ -224,13 +235,21 @@ class Standing:
             for place, gap in enumerate(open_gaps)
         ]
         last_scan_began = store.statistics.backup().last_scan_started
+        protected = Protections(store.ledger).now_in_force()
+        doubts = self._doubts.read(open_gaps, waiting, last_scan_began)
         return _Stored(
             gaps=gaps,
             waiting=waiting,
             waiting_since=min(self._doubts.waiting(waiting).values(), default=None),
             states=store.index.counts().states,
             accounts_deleted=info.accounts_deleted,
-            doubts=self._doubts.read(open_gaps, waiting, last_scan_began),
+            doubts=[one for one in doubts if one.account is None or self._enrolling.is_enabled(one.account)],
+            legal_holds=len(protected.holds),
+            all_held=protected.everyone is not None,
+            suspensions=suspension_views(
+                store, list(protected.suspensions.values()), named_max=condition.SUSPENSIONS_MAX
+            ),
+            not_enabled=len(self._enrolling.left_out),
             last_scan=info.last_scan,
             last_scan_began=last_scan_began,
             last_purge=store.statistics.backup().last_purge_ended,
@@ -297,6 +316,10 @@ class _Stored(msgspec.Struct, frozen=True, kw_only=True):
     counts: tuple[CountView, ...] = ()
     space: SpaceView = SpaceView()
     backup_path_trouble: str = ""
+    legal_holds: int = 0
+    all_held: bool = False
+    suspensions: Sequence[SuspensionView] = ()
+    not_enabled: int = 0
 
 
 def _backup_path_trouble(store: Store) -> str:
@@ -330,4 +353,5 @@ def _freshness(facts: condition.Facts, stored: _Stored) -> Freshness:
         is_live=facts.realtime_active,
         lag_seconds=facts.recorder.lag_seconds,
     )
-    return freshness(now=facts.now, base=base, accounts=stored.accounts, doubts=stored.doubts)
+    followed = max(0, stored.accounts - stored.not_enabled)
+    return freshness(now=facts.now, base=base, accounts=followed, doubts=stored.doubts)

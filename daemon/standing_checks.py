@@ -183,7 +183,17 @@ def judge_stores(facts: Facts) -> list[CheckView]:
         found.append(verdict.critical("damaged files", text, cure))
     else:
         found.append(verdict.ok("damaged files", "none known; what is read is verified"))
-    return found
+    return [*found, _judge_losses(facts)]
+
+
+def _judge_losses(facts: Facts) -> CheckView:
+    name = "mass deletions"
+    if not facts.suspensions:
+        return verdict.ok(name, "no account lost an unusual share of its items")
+    named = [f"{one.name} since {one.since:%Y-%m-%d %H:%M} UTC ({one.sentence})" for one in facts.suspensions]
+    text = f"retention is suspended for {verdict.some(named, len(named), shown_max=GAPS_NAMED_MAX)}"
+    cure = "was it meant? bring back what is missed, then: backupctl backup doResumeRetention ACCOUNT"
+    return verdict.warning(name, text, cure)
 
 
 def _judge_gaps(facts: Facts) -> CheckView:

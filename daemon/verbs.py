@@ -15,11 +15,13 @@ from backupd.attributes import Scopes, Settings
 from backupd.clock import Clock
 from backupd.config import Config
 from backupd.jobs.archive.customizations import Customizations
+from backupd.jobs.guard import Guard
 from backupd.jobs.restore import AccountRestore, ContentRestore, Export, ExternalRestore, ItemRestore
 from backupd.jobs.smartscan.scan import SmartScan
 from backupd.store.store import Store
 from daemon import wiring
 from daemon.clock_watch import ClockWatch
+from daemon.enrolling import Enrolling
 from daemon.operations_queue import Factory
 from daemon.purging import Purging
 from daemon.recording import Recording
@@ -37,6 +39,8 @@ class Ingredients(msgspec.Struct, frozen=True, kw_only=True):
     settings: Settings
     recording: Recording
     clock_watch: ClockWatch
+    enrolling: Enrolling
+    guard: Guard
     wait_until_gathering: Callable[[], Awaitable[None]]
 
     def is_true(self, attribute: str) -> bool:
@@ -63,6 +67,8 @@ def _scans_and_restores(of: Ingredients) -> Works:
         journaled=of.recording.grown,
         workers=config.scan.workers,
         dump_configuration=dump.write_daily,
+        enrolment=of.enrolling,
+        skips_lists=lambda: of.is_true("backupSkipDLAndDynamicGroups"),
     )
     return Works(
         store=store,
@@ -74,6 +80,7 @@ def _scans_and_restores(of: Ingredients) -> Works:
             clock=clock,
             make_target=wiring.export_target_maker(clock),
             forbidden=(config.appserver.root, config.server.state_directory),
+            enrolment=of.enrolling,
         ),
         drill=wiring.make_drill(config, store, clock),
         external=ExternalRestore(store, appserver, clock=clock),

@@ -14,12 +14,14 @@ from backupd.cli.show_server import (
     show_accounts,
     show_doctor,
     show_domains,
+    show_holds,
     show_log,
     show_map,
     show_notifications,
     show_schedules,
     show_server_config,
     show_services,
+    show_suspensions,
 )
 from backupd.cli.show_status import show_status
 from backupd.cli.text import duration, local, size, value_text, visible, yes_no
@@ -38,6 +40,7 @@ from backupd.control import (
     ErrorReply,
     FoldersReply,
     HistoryReply,
+    HoldsReply,
     ItemReply,
     MapReply,
     NotificationsReply,
@@ -50,6 +53,7 @@ from backupd.control import (
     ServerConfigReply,
     ServicesReply,
     StatusReply,
+    SuspensionsReply,
 )
 from backupd.operations import OperationStatus
 from backupd.views import AttributeView, OperationView, StateView
@@ -58,7 +62,7 @@ _FIELD_WIDTH = 52
 _LEVEL_INDENT = 8
 
 
-def show(reply: Reply, command: Command, page: Page) -> None:  # noqa: C901, PLR0912 - one line a kind
+def show(reply: Reply, command: Command, page: Page) -> None:  # noqa: C901, PLR0912, PLR0915 - one line a kind
     """Show the answer to a command."""
     match reply:
         case DoneReply():
@@ -83,6 +87,10 @@ def show(reply: Reply, command: Command, page: Page) -> None:  # noqa: C901, PLR
             show_accounts(reply, page)
         case DomainsReply():
             show_domains(reply, page)
+        case HoldsReply():
+            show_holds(reply, page)
+        case SuspensionsReply():
+            show_suspensions(reply, page)
         case MapReply():
             show_map(reply, page)
         case ServerConfigReply():
@@ -192,6 +200,10 @@ def _show_account(reply: AccountReply, page: Page) -> None:
     page.line(
         f"account {visible(reply.account_name or reply.account)} ({visible(reply.account)})", style="bold"
     )
+    for sentence in reply.protections:
+        page.line(visible(sentence))
+    if reply.not_enabled_since is not None:
+        page.line(f"not backed up since {local(reply.not_enabled_since)} (backupEnabled is false)")
     for state in reply.states:
         page.line()
         page.fields(_state_fields(state))

@@ -10,12 +10,14 @@ from backupd.control import (
     AccountsReply,
     DoctorReply,
     DomainsReply,
+    HoldsReply,
     MapReply,
     NotificationsReply,
     OperationLogReply,
     SchedulesReply,
     ServerConfigReply,
     ServicesReply,
+    SuspensionsReply,
 )
 from backupd.views import AccountView, NotificationView, Outcome, ServiceView
 
@@ -35,8 +37,17 @@ def show_accounts(reply: AccountsReply, page: Page) -> None:
         page.line("the backup holds no such account")
         return
     page.table(
-        ("address", "id", "status", "since"),
-        [(visible(one.name), visible(one.id), _status(one), local(one.created)) for one in reply.accounts],
+        ("address", "id", "status", "since", "legal hold"),
+        [
+            (
+                visible(one.name),
+                visible(one.id),
+                _status(one),
+                local(one.created),
+                _set_or_unset(is_set=one.legal_hold),
+            )
+            for one in reply.accounts
+        ],
     )
     deleted = sum(one.deleted for one in reply.accounts)
     page.line()
@@ -48,8 +59,53 @@ def show_accounts(reply: AccountsReply, page: Page) -> None:
 def _status(view: AccountView) -> str:
     """Return an account's status as it matters for a restore: what is gone comes first."""
     if view.deleted:
-        return f"deleted {local(view.deleted_at)}".rstrip()
-    return visible(view.status) if view.exists else f"{visible(view.status)}, not on the AppServer"
+        words = [f"deleted {local(view.deleted_at)}".rstrip()]
+    else:
+        words = [visible(view.status)] + ([] if view.exists else ["not on the AppServer"])
+    words += [] if view.enabled else ["not backed up"]
+    words += ["retention suspended"] if view.retention_suspended else []
+    return ", ".join(words)
+
+
+def _set_or_unset(*, is_set: bool) -> str:
+    return "set" if is_set else "unset"
+
+
+def show_holds(reply: HoldsReply, page: Page) -> None:
+    """Show accounts, one a line, as address, id and `set` or `unset`; who set it and when stands behind."""
+    for one in reply.accounts:
+        line = f"{visible(one.name)} {visible(one.id)} {_set_or_unset(is_set=one.legal_hold)}"
+        if one.since is not None:
+            by = f" by {visible(one.by)}" if one.by else ""
+            line += f"  since {local(one.since)}{by}" + (", with all accounts" if one.of_all else "")
+        page.line(line)
+    if reply.all_since is not None:
+        by = f" by {visible(reply.all_by)}" if reply.all_by else ""
+        page.line(f"all accounts are held, later ones too: since {local(reply.all_since)}{by}")
+    elif not reply.accounts:
+        page.line("the backup holds no account")
+    if reply.note:
+        page.line(visible(reply.note))
+
+
+def show_suspensions(reply: SuspensionsReply, page: Page) -> None:
+    """Show suspended and lifted retention, one account a line."""
+    if not reply.accounts:
+        page.line("retention is suspended for no account")
+        return
+    page.table(
+        ("address", "id", "since", "what happened", "lifted"),
+        [
+            (
+                visible(one.name),
+                visible(one.id),
+                local(one.since),
+                visible(one.sentence),
+                f"{local(one.lifted)} {visible(one.lifted_by)}".strip() if one.lifted else "no",
+            )
+            for one in reply.accounts
+        ],
+    )
 
 
 def show_domains(reply: DomainsReply, page: Page) -> None:

@@ -146,6 +146,17 @@ def _show_gaps(status: StatusReply, page: Page) -> None:
         page.line(f"and {status.gaps_total - GAPS_SHOWN_MAX:,} more")
 
 
+def _accounts(status: StatusReply) -> str:
+    words = [f"{status.accounts:,}"]
+    words += [f"{status.accounts_not_enabled:,} not backed up"] if status.accounts_not_enabled else []
+    if status.all_held:
+        words.append("all under legal hold")
+    elif status.legal_holds:
+        words.append(f"{status.legal_holds:,} under legal hold")
+    words += [f"retention of {status.retention_suspended:,} suspended"] if status.retention_suspended else []
+    return ", ".join(words)
+
+
 def _holdings(status: StatusReply) -> Sequence[tuple[str, str]]:
     kinds = [
         f"{visible(one.kind)} {one.items:,}" + (f" ({one.deleted:,} deleted)" if one.deleted else "")
@@ -155,7 +166,7 @@ def _holdings(status: StatusReply) -> Sequence[tuple[str, str]]:
     free = f"{size(space.free_bytes)} of {size(space.total_bytes)}"
     return (
         ("backup path", visible(status.backup_path)),
-        ("accounts", f"{status.accounts:,}"),
+        ("accounts", _accounts(status)),
         ("items", ", ".join(kinds)),
         ("blobs", f"{space.blobs:,}, {size(space.blob_bytes)}"),
         ("journal", size(space.journal_bytes)),

@@ -14,9 +14,10 @@ import msgspec
 
 from backupd.clock import microseconds
 
-GONE_INDEX = """CREATE INDEX IF NOT EXISTS items_gone ON items (account, last, state, first, kind)
-    WHERE deleted = 1"""
+GONE_INDEX = """CREATE INDEX IF NOT EXISTS items_gone ON items
+    (account, last, state, first, kind, item, deleted) WHERE deleted = 1"""
 """Covers the questions below, so that they read nothing but deleted items' entries; made where it lacks."""
+_CONTENT = "items.kind NOT IN ('account', 'folder')"
 _LATELY = "items.deleted = 1 AND (items.last >= ? OR items.state > ?)"
 
 
@@ -49,7 +50,7 @@ def losing_accounts(
     """Return the accounts (or the one, if it is such) that lost at least so many items lately."""
     only = "" if account is None else " AND items.account = ?"
     rows = connection.execute(
-        f"SELECT items.account FROM items WHERE {_LATELY} AND items.kind != 'account'{only}"  # noqa: S608 - constants
+        f"SELECT items.account FROM items WHERE {_LATELY} AND {_CONTENT}{only}"  # noqa: S608 - constants
         " AND items.account != '' GROUP BY items.account HAVING count(*) >= ? ORDER BY items.account",
         (microseconds(since), after, *([] if account is None else [account]), minimum),
     )
@@ -57,8 +58,8 @@ def losing_accounts(
 
 
 def lives(connection: sqlite3.Connection, account: str, since: datetime, after: int) -> Lives:
-    """Return the lives of an account's items, without the account itself."""
-    where = "items.account = ? AND items.kind != 'account'"
+    """Return the lives of an account's items, without its folders and the account itself."""
+    where = f"items.account = ? AND {_CONTENT}"
     return _lives(connection, where, (account,), since, after)
 
 

@@ -172,8 +172,8 @@ class Protections:
     # -------------------------------------------------------------- suspensions
 
     def suspensions(self, *, lifted: bool = False) -> list[Suspension]:
-        """Return the suspensions in force, or those that were lifted, by account."""
-        rows = self._ledger.rows("SELECT facts FROM suspensions ORDER BY account")
+        """Return the suspensions in force, or those that were lifted, the oldest first."""
+        rows = self._ledger.rows("SELECT facts FROM suspensions ORDER BY since, account")
         every = [msgspec.json.decode(facts, type=Suspension) for (facts,) in rows]
         return [one for one in every if (one.lifted is not None) is lifted]
 

@@ -6,10 +6,13 @@ The Backup Path lies where the measurements are asked to lie, so that syncs cost
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from datetime import timedelta
 from pathlib import Path
+
+import structlog
 
 from backupd.clock import SystemClock
 from backupd.items import ItemKey, Kind, digest_of
@@ -28,6 +31,8 @@ ACCOUNTS = 10
 
 def measure_purge(place: Path, *, quick: bool) -> Measurement:
     """Purge half of all items, each with a content of its own, and time the plan alone before."""
+    # What the purge logs must not stand between the figures.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     items = 2_000 if quick else 40_000
     clock = SystemClock()
     with Store.open(place / "backup", server_id="bench", server_name="bench", clock=clock) as store:
@@ -49,9 +54,7 @@ def measure_purge(place: Path, *, quick: bool) -> Measurement:
             "seconds": round(seconds, 2),
             "resident_bytes": resident_bytes(os.getpid()),
         },
-        targets=[
-            Target.at_least_of("histories and their contents removed a second", rate, ITEMS_PER_SECOND_MIN)
-        ],
+        targets=[Target.at_least_of("histories with contents removed a second", rate, ITEMS_PER_SECOND_MIN)],
         limited_by="reading each history again, and the syncs of each step",
     )
 

@@ -97,6 +97,7 @@ SCENES = (
         "0x3000",
     ),
     _scene("BackupdDamaged", CRITICAL, "1m", "damaged_files", "1x3000"),
+    _scene("BackupdMassDeletion", CRITICAL, "1m", "retention_suspended_accounts", "1x3000"),
 )
 
 SILENT = (

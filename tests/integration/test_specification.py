@@ -145,6 +145,23 @@ def test_blobless_mode_in_the_older_word_order(daemon):
         assert value(daemon, "backupBloblessMode", level) is True
 
 
+def test_a_class_of_service_is_left_out(daemon):
+    """The line counts, for a class of service by its name; taken back, its accounts are scanned again."""
+    assert typed(daemon, "carbonio config set cos default backupEnabled false") == "ok\n"
+    assert daemon.status()["accounts_not_enabled"] > 0
+    assert typed(daemon, "carbonio config set cos default backupEnabled true") == "ok\n"
+    assert daemon.status()["accounts_not_enabled"] == 0
+    eventually("scanned", lambda: not daemon.status()["gaps"], seconds=30)
+
+
+def test_a_legal_hold_is_set_and_shown(daemon):
+    """`get all` prints address, id and whether it is set, one account a line."""
+    (first, *_) = [line.split() for line in typed(daemon, "carbonio backup legalHold get all").splitlines()]
+    assert first[2] == "unset"
+    assert typed(daemon, f"carbonio backup legalHold set {first[0]}").split()[:3] == [*first[:2], "set"]
+    assert typed(daemon, f"carbonio backup legalhold unset {first[1]}").split()[:3] == [*first[:2], "unset"]
+
+
 def test_the_directory_dump_is_turned_off(daemon):
     """The attribute is kept; here the configuration dump holds the directory in any case, and says so."""
     assert typed(daemon, "carbonio config set server $(zmhostname) ldapDumpEnabled false").startswith("ok\n")

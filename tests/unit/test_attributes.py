@@ -233,7 +233,18 @@ def test_dump_lists_what_a_level_has() -> None:
     names = [row.attribute.name for row in settings.dump(SERVER)]
     assert names == [row.name for row in TABLE if Level.SERVER in row.levels]
     assert [row.attribute.name for row in settings.dump(SERVER, show_inherited=False)] == ["ZxCore_LogLevel"]
-    assert [row.attribute.name for row in settings.dump(Scopes(account="a"))] == ["backupEnabled"]
+    of_accounts = [row.attribute.name for row in settings.dump(Scopes(account="a"))]
+    assert of_accounts == [row.name for row in TABLE if Level.ACCOUNT in row.levels]
+    assert "backupEnabled" in of_accounts
+
+
+def test_what_is_set_of_an_attribute_is_told_by_place() -> None:
+    """Every level and scope of one attribute is told, and nothing of others."""
+    settings = Settings(MemoryStorage())
+    settings.set("backupEnabled", Scopes(cos="c"), "false")
+    settings.set("backupEnabled", Scopes(account="a"), "true")
+    settings.set("ZxCore_LogLevel", SERVER, "0")
+    assert settings.stored("backup-enabled") == {(Level.COS, "c"): False, (Level.ACCOUNT, "a"): True}
 
 
 def test_schedules_are_read() -> None:

@@ -28,7 +28,7 @@ from backupd.store.manifests import Manifest
 from backupd.store.store import Store
 
 DIGESTS_AT_ONCE = 2_000
-BLOBS_AT_ONCE = 100
+BLOBS_AT_ONCE = 500
 CANDIDATES_MAX = 500_000
 """So many blobs are proven in one pass over the histories: about 60 MB of memory."""
 _QUOTED = re.compile(rb'"([A-Za-z0-9+,]{43}=)"')

@@ -29,7 +29,7 @@ from backupd.store import purging
 from backupd.store.manifests import Manifest
 from backupd.store.store import Store
 
-HISTORIES_AT_ONCE = 128
+HISTORIES_AT_ONCE = 256
 LINES_AT_ONCE = 500
 BEHIND_TRIES = 60
 """How often a purge waits a second for a recorder that is behind before it gives up."""

@@ -197,13 +197,13 @@ class SmartScan:
         await work.add(findings)
 
     def _is_followed(self, account: Account, known: KnownItem | None) -> bool:
-        """Tell whether an account's entry is compared: of one not backed up only its going elsewhere is."""
+        """Tell whether an account's entry is compared: of one not backed up only what led to that is."""
         if self._enrolment.is_enabled(account.id, account.metadata):
             return True
         if known is None:
             self._enrolment.note(account.id, account.metadata)
             return False
-        return known.metadata.get("cos") != account.metadata.get("cos")
+        return self._enrolment.is_enabled(account.id)
 
     async def _scan_account(self, work: Work, account: str) -> None:
         work.run.check()

@@ -18,11 +18,15 @@ from daemon.answers import OPERATION_TYPES, Answers, names_of
 from daemon.condition import Facts
 from daemon.configuring import Configuring
 from daemon.doctor import Doctor
+from daemon.enrolling import Enrolling
+from daemon.guarding import make_guard
 from daemon.kept_operations import KeptOperations
 from daemon.looking import Looking
+from daemon.messages import Message
 from daemon.metrics import Metrics
 from daemon.operations_queue import OperationsQueue
 from daemon.peers import Caller
+from daemon.protecting import Protecting
 from daemon.quarantine import Quarantine
 from daemon.realtime import RealtimeScanner
 from daemon.recording import Recording
@@ -40,6 +44,8 @@ class AnsweringWorld(BackupWorld):
     def __init__(self, path: Path) -> None:
         super().__init__(path / "backup")
         self.settings = Settings(self.store.ledger)
+        self.enrolling = Enrolling(self.store, self.settings, clock=self.clock)
+        self.protecting = self.make_protecting()
         self.queue = OperationsQueue(
             KeptOperations(self.store.ledger),
             dict.fromkeys(OPERATION_TYPES, lambda _operation: _nothing),
@@ -66,6 +72,7 @@ class AnsweringWorld(BackupWorld):
             scheduler=self.scheduler,
             services=self.services,
             clock=self.clock,
+            enrolling=self.enrolling,
         )
         self.doctor = Doctor(
             configured(path),
@@ -76,14 +83,13 @@ class AnsweringWorld(BackupWorld):
             clock=self.clock,
         )
         self.metrics = Metrics(self.standing, self.clock)
-        names = names_of(SERVER, "mail")
         self.configuring = Configuring(
             settings=self.settings,
             store=self.store,
             scheduler=self.scheduler,
             server_id=SERVER,
             server_name="mail",
-            names=names,
+            names=names_of(SERVER, "mail"),
         )
         self.answers = Answers(
             store=self.store,
@@ -91,9 +97,22 @@ class AnsweringWorld(BackupWorld):
             services=self.services,
             standing=self.standing,
             looking=Looking(self.store, clock=self.clock),
-            names=names,
+            names=names_of(SERVER, "mail"),
             metrics=self.metrics.text,
-            parts=(self.configuring.table(), self.doctor.table()),
+            parts=(self.configuring.table(), self.doctor.table(), self.protecting.table()),
+        )
+
+    def make_protecting(self) -> Protecting:
+        self.told: list[Message] = []
+        self.guard = make_guard(self.store, self.settings, SERVER)
+        return Protecting(
+            self.store,
+            self.guard,
+            self.enrolling,
+            clock=self.clock,
+            server="mail",
+            tell=self.told.append,
+            look_soon=lambda: None,
         )
 
     def make_realtime(self, path: Path) -> RealtimeScanner:

@@ -9,8 +9,16 @@ import msgspec
 import pytest
 
 from backupd.operations import OperationStatus
-from backupd.views import BrokerView, GapView, OperationView, RecorderView, Severity, SpaceView
-from daemon.condition import problems
+from backupd.views import (
+    BrokerView,
+    GapView,
+    OperationView,
+    RecorderView,
+    Severity,
+    SpaceView,
+    SuspensionView,
+)
+from daemon.condition import MASS_DELETION, MASS_DELETION_MORE, SUSPENSIONS_MAX, problems
 from tests.unit.daemon.making import well
 from tests.world.clocks import START
 
@@ -88,3 +96,15 @@ def test_dangers_come_first_and_lists_are_bounded() -> None:
     severities = [problem.severity for problem in found]
     assert severities == sorted(severities, key=lambda one: one is not Severity.DANGER)
     assert len(found) == 3 + 5 + 1
+
+
+def test_each_account_that_lost_much_is_a_problem_up_to_a_few() -> None:
+    """Status names five accounts with their command, and counts those beyond; the names of the two differ."""
+    suspensions = tuple(
+        SuspensionView(id=f"id{n}", name=f"u{n}@x", since=START, lost=9, total=9, hours=24) for n in range(7)
+    )
+    found = problems(msgspec.structs.replace(WELL, suspensions=suspensions))
+    assert [one.name for one in found] == [MASS_DELETION] * SUSPENSIONS_MAX + [MASS_DELETION_MORE]
+    assert "u0@x" in found[0].message
+    assert "doResumeRetention id0" in found[0].hint
+    assert "2 more accounts" in found[-1].message

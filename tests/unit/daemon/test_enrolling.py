@@ -28,7 +28,6 @@ class EnrolledWorld(BackupWorld):
     def make_enrolment(self) -> Enrolment:
         self.settings = Settings(self.store.ledger)
         self.enrolling = Enrolling(self.store, self.settings, clock=self.clock)
-        self.settings.on_change(lambda _attribute: self.enrolling.refresh())
         return self.enrolling
 
     async def fill(self) -> None:
@@ -181,6 +180,17 @@ async def test_a_scan_sees_that_an_account_moved_to_another_cos(world: EnrolledW
     alice.metadata["cos"] = "basic"
     await world.scan_all()
     assert world.messages() == 2
+
+
+async def test_a_scan_journals_nothing_of_an_account_left_out(world: EnrolledWorld) -> None:
+    """Whatever becomes of its attributes: scan after scan finds nothing to say."""
+    world.leave_out(account=ALICE)
+    (alice, _) = await world.server.accounts()
+    alice.metadata["cos"] = "premium"
+    last = world.store.journal.last_sequence
+    world.clock.tick(60)
+    await world.scan_all()
+    assert world.store.journal.last_sequence == last
 
 
 async def test_deletion_of_an_account_left_out_is_recorded(world: EnrolledWorld) -> None:

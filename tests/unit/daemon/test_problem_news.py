@@ -41,6 +41,21 @@ def test_a_critical_problem_is_told_at_once_and_once() -> None:
     assert told == [(0, "critical", False), (60, "information", True)]
 
 
+def test_each_account_that_lost_much_is_told() -> None:
+    """A second account is news though the first is known; lifting one tells that this one is over."""
+    first, second = (
+        Problem(
+            severity=Severity.ATTENTION,
+            name=condition.MASS_DELETION,
+            message=f"retention of {name} …",
+            hint="?",
+        )
+        for name in ("alice", "bob")
+    )
+    told = looks(ProblemNews(MAIL), (0, [first]), (5, [first, second]), (10, [second]), (40, [second]))
+    assert told == [(0, "critical", False), (5, "critical", False), (40, "information", True)]
+
+
 def test_what_does_not_last_is_not_told() -> None:
     """A lesser problem is told only once it lasted; one that goes soon is told neither way."""
     assert looks(ProblemNews(MAIL), (0, [LAG]), (15, []), (60, []), (90, [])) == []

@@ -16,6 +16,7 @@ from backupd.views import (
     Outcome,
     RecorderView,
     ScheduleView,
+    SuspensionView,
 )
 from daemon import standing_checks
 from daemon.condition import LAG_SECONDS_MAX, SCAN_AGE_MAX, Facts
@@ -28,6 +29,9 @@ NOW = datetime(2026, 11, 23, 20, 55, tzinfo=UTC)
 OK, WARNING, CRITICAL = Outcome.OK, Outcome.WARNING, Outcome.CRITICAL
 OPERATION = OperationView(
     uuid="u-1", type="doSmartScan", status=OperationStatus.FAILED, submitted=NOW, verdict="1 missing"
+)
+SUSPENDED = SuspensionView(
+    id="a", name="a@example.com", since=NOW, lost=90, total=100, hours=24, sentence="90 of 100 items"
 )
 
 
@@ -120,10 +124,11 @@ def test_proof(changes: dict[str, Any], outcome: Outcome, word: str):
         ({"recorder": RecorderView(lag_seconds=LAG_SECONDS_MAX)}, "recorder", OK, "60 s behind"),
         ({"recorder": RecorderView(lag_seconds=LAG_SECONDS_MAX + 1)}, "recorder", WARNING, "iostat"),
         ({"damaged": ("a", "b", "c", "d", "e")}, "damaged files", CRITICAL, "a; b; c and 2 more"),
+        ({"suspensions": (SUSPENDED,)}, "mass deletions", WARNING, "a@example.com since"),
     ],
 )
 def test_what_waits_and_what_is_damaged(changes: dict[str, Any], name: str, outcome: Outcome, word: str):
-    """Damage and a paused recorder are critical; gaps, waiting photographs and a lag are warnings."""
+    """Damage and a paused recorder are critical; gaps, photographs, lags and losses are warnings."""
     judged(standing_checks.judge_stores(facts(**changes)), name, outcome, word)
 
 

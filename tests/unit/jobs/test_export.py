@@ -14,12 +14,14 @@ import pytest
 from backupd.appservers.directory import DirectoryServer
 from backupd.appservers.maildir import mail_folders, read_keywords
 from backupd.appservers.many import NewItem
+from backupd.attributes import Scopes, Settings
 from backupd.errors import BackupdError, SpaceExhausted, UnknownAccount, UsageError
 from backupd.items import Kind
 from backupd.jobs.restore.export import Export, Target, Wanted
 from backupd.jobs.restore.export_place import KEPT, ExportRefused
 from backupd.operations import Run, Verdict
 from backupd.store.layout import blob_name
+from daemon.enrolling import Enrolling
 from daemon.wiring import export_target_maker
 from tests.unit.jobs.worlds import BackupWorld
 from tests.world import mailtree
@@ -39,6 +41,12 @@ class TreeWorld(BackupWorld):
         super().__init__(path / "backup")
         self.target_of = export_target_maker(self.clock)
 
+    def make_enrolment(self) -> Enrolling:
+        """Return who is backed up, by the settings."""
+        self.settings = Settings(self.store.ledger)
+        self.enrolling = Enrolling(self.store, self.settings, clock=self.clock)
+        return self.enrolling
+
     def open(self) -> None:
         """Open the store over the tree instead of a server in memory."""
         self.server: Any = DirectoryServer(
@@ -49,7 +57,13 @@ class TreeWorld(BackupWorld):
     async def export(self, destination: Path, **wanted: Any) -> Verdict:
         """Export."""
         self.run = Run(self.clock)
-        exporting = Export(self.store, clock=self.clock, make_target=self.make_target, forbidden=(self.root,))
+        exporting = Export(
+            self.store,
+            clock=self.clock,
+            make_target=self.make_target,
+            forbidden=(self.root,),
+            enrolment=self.enrolling,
+        )
         return await exporting.run(self.run, Wanted(destination=destination, **wanted))
 
     def make_target(self, root: Path, kept: Path) -> Target:
@@ -291,6 +305,15 @@ async def test_filters_choose_accounts_with_what_belongs_to_them(world, tmp_path
     dry = await world.export(tmp_path / "dry", dry_run=True)
     assert dry.sentence.startswith("dry run: 2 accounts")
     assert not (tmp_path / "dry").exists()
+
+
+async def test_who_is_not_backed_up_is_exported_only_by_name(world, tmp_path):
+    """An export of all leaves it out; asked for by its address it goes along."""
+    first = next(one for one in world.store.index.accounts() if "user0000" in one.metadata["name"])
+    world.settings.set("backupEnabled", Scopes(account=first.item), given=False)
+    assert (await world.export(tmp_path / "all", dry_run=True)).counts["accounts"] == 1
+    named = await world.export(tmp_path / "one", dry_run=True, accounts=(str(first.metadata["name"]),))
+    assert named.counts["accounts"] == 1
 
 
 async def test_little_room_and_many_errors_stop_an_export(world, tmp_path):
