@@ -67,7 +67,7 @@ class Front:
         )
         self._metrics = Metrics(self.standing, clock)
         names = names_of(server_id, config.server.name)
-        configuring = _configuring(settings, store, scheduler, server_id, server_name)
+        configuring = _configuring(settings, store, scheduler, server_id, config.server.name)
         self.answers = Answers(
             store=store,
             queue=queue,
