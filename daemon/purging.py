@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
-
-import msgspec
 
 from backupd.attributes import Scopes, Settings
 from backupd.clock import Clock
@@ -17,11 +14,10 @@ from backupd.jobs.purge.elsewhere import is_own, opened_elsewhere
 from backupd.jobs.purge.seams import Rounds
 from backupd.operations import Operation, Run, Verdict, Work
 from backupd.retention import ACCOUNT_DAYS, ARCHIVE_DAYS, DATA_DAYS, Retention, Stay
-from backupd.store.ledger_tables import Remembered
 from backupd.store.protections import Protections, Reason
 from backupd.store.store import Store
 from daemon.clock_watch import ClockWatch
-from daemon.enrolling import KEPT, LeftOut
+from daemon.enrolling import kept_left_out
 from daemon.operations_queue import Factory
 
 STAY_OF = {Reason.LEGAL_HOLD: Stay.LEGAL_HOLD, Reason.SUSPENDED: Stay.SUSPENDED}
@@ -33,10 +29,7 @@ class LedgerKeeping:
     def __init__(self, store: Store) -> None:
         self._protections = Protections(store.ledger)
         self._protected = self._protections.now_in_force()
-        kept = Remembered(store.ledger).get(KEPT)
-        self._left_out: Mapping[str, LeftOut] = (
-            {} if kept is None else msgspec.json.decode(kept, type=dict[str, LeftOut])
-        )
+        self._left_out = kept_left_out(store.ledger)
 
     def protection(self, account: str) -> Stay | None:
         """Return why nothing of an account may go, a hold before a suspension."""

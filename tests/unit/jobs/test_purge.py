@@ -9,10 +9,11 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from backupd.errors import UsageError
+from backupd.errors import UnknownItem, UsageError
 from backupd.items import ItemKey, Kind, digest_of
 from backupd.jobs.purge import plan
 from backupd.jobs.purge.purge import PurgeRefused
+from backupd.jobs.restore import ItemRestore
 from backupd.retention import Retention, Stay
 from backupd.states import ChangeType
 from backupd.store import purging
@@ -309,3 +310,22 @@ async def test_intake_goes_on_while_histories_go(world: PurgedWorld) -> None:
     }
     assert world.referenced() <= world.blobs()
     assert world.index_is_true()
+
+
+async def test_a_purged_item_is_no_item_of_the_backup_any_more(world: PurgedWorld) -> None:
+    """Asking for it says so in words; a deletion that is told once more is kept as one and brings no life."""
+    (item,) = await world.have("item")
+    await world.delete(item)
+    deleted = world.history(item)[-1]
+    world.pass_days(31)
+    await world.purge()
+    with pytest.raises(UnknownItem, match=r"has no item .* in the backup") as refused:
+        await ItemRestore(world.store, world.server).run(ALICE, item, when=None, folder=None)
+    assert "purge" in refused.value.hint
+    at = (deleted.start - change().time).total_seconds()
+    world.journal(change(item, ChangeType.DELETED, at=at, event="again"))
+    await world.record()
+    (state,) = world.history(item)
+    assert (state.deleted, state.digest) == (True, None)
+    await world.purge()
+    assert message(item) not in world.histories()
