@@ -17,6 +17,7 @@ from backupd.control import (
     AccountsReply,
     ConfigReply,
     DoctorReply,
+    HoldsReply,
     ItemReply,
     NotificationsReply,
     OperationLogReply,
@@ -25,6 +26,7 @@ from backupd.control import (
     SchedulesReply,
     SearchReply,
     ServerConfigReply,
+    SuspensionsReply,
 )
 from backupd.grammar import command_at
 from backupd.operations import OperationStatus
@@ -33,11 +35,13 @@ from backupd.views import (
     ArchiveView,
     AttributeView,
     CheckView,
+    HoldView,
     LogLineView,
     NotificationView,
     Outcome,
     ScheduleView,
     ServerFact,
+    SuspensionView,
 )
 from tests.world.service import ACCOUNTS, ANSWERS, NOON, PROBLEM, SERVER_ID, World, operation, state
 
@@ -185,6 +189,30 @@ def test_accounts_say_what_became_of_them():
     assert "active, not on the AppServer" in text
     assert text.endswith("\n4 accounts, 1 of them deleted\n")
     assert "no such account" in shown(AccountsReply(accounts=()))
+
+
+def test_holds_are_printed_as_address_id_and_whether_they_are_set():
+    """A line an account in the specification's form; who set it and when stands behind."""
+    held = HoldView(id="u1", name="a@example.com", legal_hold=True, since=NOON, by="root")
+    free = HoldView(id="u2", name="b@example.com", legal_hold=False)
+    lines = shown(HoldsReply(accounts=(held, free))).splitlines()
+    assert lines == [f"a@example.com u1 set  since {local(NOON)} by root", "b@example.com u2 unset"]
+    every = shown(HoldsReply(accounts=(), all_since=NOON, all_by="root", note="2 accounts were held"))
+    assert "all accounts are held, later ones too" in every
+    assert every.endswith("2 accounts were held\n")
+    assert shown(HoldsReply(accounts=())) == "the backup holds no account\n"
+
+
+def test_suspended_retention_says_what_happened_and_who_lifted_it():
+    """Each account stands with its loss; none at all is said, too."""
+    one = SuspensionView(
+        id="u1", name="a@example.com", since=NOON, lost=9, total=9, hours=24, sentence="9 of 9 items"
+    )
+    lifted = msgspec.structs.replace(one, lifted=NOON, lifted_by="root")
+    text = shown(SuspensionsReply(accounts=(one, lifted)))
+    assert text.count("9 of 9 items") == 2
+    assert f"{local(NOON)} root" in text
+    assert shown(SuspensionsReply(accounts=())) == "retention is suspended for no account\n"
 
 
 def test_logs_stand_below_their_operation():
