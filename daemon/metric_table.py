@@ -148,6 +148,11 @@ TABLE = (
     _counter("volume_requests_total", "Calls to the external volume, by what was asked.", "call"),
     _gauge("blob_cache_bytes", "Bytes of blobs in the Backup Path that are confirmed outside."),
     _gauge("blob_cache_limit_bytes", "What those and the waiting ones may take together."),
+    # Retention
+    _gauge("purge_last_end_timestamp_seconds", "When a purge last came to its end; 0: never."),
+    _gauge("purge_last_freed_bytes", "What the last successful purge freed; none before the first."),
+    _gauge("purge_condemned_blobs", "Contents that nothing refers to, and that wait for the end of grace."),
+    _gauge("clock_in_doubt", "1 if the clock is in doubt, so that nothing is purged."),
     # The process
     _counter("logged_total", "Log lines of level warning and error, by event.", "level", "event"),
     _gauge("process_virtual_memory_bytes", "Virtual memory size in bytes."),

@@ -18,9 +18,10 @@ from backupd.attributes import Settings
 from backupd.clock import Clock
 from backupd.config import Config
 from backupd.jobs.metadata import MetadataUpload
-from backupd.operations import OperationStatus
+from backupd.operations import OperationStatus, Run
 from backupd.store.outside.catalog import Catalog
 from backupd.store.outside.reading import External
+from backupd.store.outside.reclaiming import Reclaimed
 from backupd.store.store import Store
 from backupd.volume_choice import VolumeChoice
 from backupd.volume_views import VolumeView
@@ -118,6 +119,10 @@ class Outward:
         """End the loops' requests and close the catalog."""
         await asyncio.to_thread(self._volumes.close)
         await self._uploading.close()
+
+    def reclaim(self, run: Run) -> Reclaimed | None:
+        """Give back the room that dead contents take outside; None without an external volume. Blocks."""
+        return self._uploading.reclaim(run)
 
     def open_archive(self, wanted: str, source: Path) -> BlobArchive:
         """Open the contents of another Backup Path that rest outside; see `blob_archives`."""

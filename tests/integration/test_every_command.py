@@ -37,6 +37,7 @@ LINES = {
     "backup getServerConfig": "standard query /",
     "backup doSmartScan": "start deep true",
     "backup doAccountScan": "{address}",
+    "backup doPurge": "purgeDays 9 dry_run true verbose true",
     "backup doItemRestore": "{address} {item} restore_folder Back",
     "backup doExport": "{export}",
     "backup doRestoreDrill": "items 2 seed 1",

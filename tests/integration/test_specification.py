@@ -96,6 +96,22 @@ def test_the_retention_is_read_and_set(daemon, attribute):
     assert typed(daemon, f"carbonio config dump global | grep {attribute}").split() == [attribute, "15"]
 
 
+def test_a_purge_is_started_and_monitored(daemon):
+    """The purge is queued, can be followed, and says what it did; with infinite retention it ends at once."""
+    operation = json.loads(typed(daemon, "carbonio backup doPurge --json"))["operation"]
+    ended = daemon.wait_for_operation(operation["uuid"])
+    assert ended["status"] == "successful"
+    assert "0 histories and 0 accounts removed" in ended["verdict"]
+    assert "successful" in typed(daemon, f"carbonio backup monitor {operation['uuid']}")
+    days = ("ZxBackup_DataRetentionDays", "backupAccountsRetentionDays", "backupServerArchivesRetentionDays")
+    for attribute in days:
+        assert typed(daemon, f"carbonio config set global {attribute} 0") == "ok\n"
+    operation = json.loads(typed(daemon, "carbonio backup doPurge --json"))["operation"]
+    assert "infinite retention" in daemon.wait_for_operation(operation["uuid"])["verdict"]
+    for attribute in days:
+        assert typed(daemon, f"carbonio config set global {attribute} 15") == "ok\n"
+
+
 def test_a_smartscan_is_started_listed_and_monitored(daemon):
     """The scan is queued, stands in the list of operations, and its UUID can be followed."""
     line = "carbonio backup doSmartScan start"
@@ -158,6 +174,7 @@ def test_the_directory_dump_is_turned_off(daemon):
     "line",
     [
         "carbonio backup doPurge",
+        "carbonio backup doCoherencyCheck /opt/zextras/backup/zextras",
         "carbonio --json backup doBackupLDAP start",
         "carbonio backup setBackupVolume Default start",
         "carbonio backup retrieveMetadataFromArchive S3 /mnt/destination",

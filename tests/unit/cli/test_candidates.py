@@ -50,7 +50,7 @@ def after(line: str) -> list[str]:
         ("help backup getMap ", []),
         ("completion ", ["bash", "zsh", "fish"]),
         ("completion bash ", []),
-        ("backup doPu", []),
+        ("backup doFixSh", []),
     ],
 )
 def test_modules_and_commands_are_completed(line: str, words: list[str]):
