@@ -11,6 +11,8 @@ COPIED := $(if $(filter-out .venv,$(VENV)),$(shell find backupd daemon docs -typ
 MAIL ?=
 CRASHES ?= 1000
 PROOFS ?= 200
+# Tests wait often: for a daemon, a broker, a disk. One worker more than cores uses the time.
+WORKERS ?= $(shell expr $$(nproc) + 1)
 
 .PHONY: help install debian-packages demo run test check crash proof bench format lock clean
 
@@ -33,8 +35,8 @@ run: install ## follow your own mail: make run MAIL=/path/to/vmail
 	@test -n "$(MAIL)" || { echo "usage: make run MAIL=/path/to/vmail"; exit 64; }
 	@$(BIN)/python -m tests.world.run_here "$(MAIL)"
 
-test: install debian-packages ## install what the tests need, then run them
-	@$(BIN)/python -m pytest -q
+test: install debian-packages ## install what the tests need, then run them: WORKERS files of tests at a time
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: install ## style, types, import walls, tidiness (seconds)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-logo && $(BIN)/python -m pytest -q tests/test_tidy.py

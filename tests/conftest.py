@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from backupd import durable
+from tests.world import nursery
 from tests.world.clocks import FakeClock
 from tests.world.stores import Store, running_moto
 from tests.world.swift import running_swift
@@ -25,10 +26,16 @@ from tests.world.swift import running_swift
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# CI judges the same examples every time; a developer's run looks for new ones.
-settings.register_profile("ci", derandomize=True)
-if "CI" in os.environ:
-    settings.load_profile("ci")
+# CI judges the same examples every time; a developer's run looks for new ones. How long one takes says more
+# about what else the machine does than about the code.
+for profile, is_same in (("anew", False), ("ci", True)):
+    settings.register_profile(
+        profile, derandomize=is_same, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+settings.load_profile("ci" if "CI" in os.environ else "anew")
+
+# Worker processes of one run (pytest-xdist) inherit the seed, so that the header names the one of all.
+os.environ.setdefault("BACKUPD_CRASH_SEED", os.urandom(4).hex())
 
 PROGRAMS_OF_PACKAGE = {
     "mosquitto": ("mosquitto",),
@@ -54,6 +61,10 @@ def missing_program(package: str) -> str:
         if shutil.which(program, path=SEARCH_PATH) is None:
             return program
     return ""
+
+
+def pytest_report_header() -> str:
+    return f"BACKUPD_CRASH_SEED={os.environ['BACKUPD_CRASH_SEED']}"
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -82,6 +93,13 @@ def own_environment(monkeypatch: pytest.MonkeyPatch):
         monkeypatch.delenv(name, raising=False)
     yield
     durable.observe_steps(None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_daemon_left():
+    """End what the nursery of this process made."""
+    yield
+    nursery.close_shared()
 
 
 @pytest.fixture

@@ -98,7 +98,7 @@ def measure_restore(place: Path, *, quick: bool) -> Measurement:
 
 
 def _daemon(place: Path, tree: MailTree) -> Subject:
-    return Subject(place, tree.root, watch=False)
+    return Subject(place, tree.root, watch=False, module="daemon")
 
 
 def _flag_half(tree: MailTree, address: str) -> None:

@@ -163,7 +163,7 @@ def _nobody_else() -> str:
 
 def _daemon(place: Path, tree: MailTree) -> Subject:
     subprocess.run(["sync", "--file-system", str(tree.root)], check=True)
-    return Subject(place, tree.root, watch=False)
+    return Subject(place, tree.root, watch=False, module="daemon")
 
 
 def _message_directories(tree: MailTree) -> Sequence[Path]:

@@ -272,7 +272,7 @@ async def test_the_watch_tells_creation_move_and_deletion(world):
     assert not first.changes
 
     async def told(kind_of_change):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while True:
                 for change in (await anext(watching)).changes:
                     if change.kind is Kind.MESSAGE and change.type.value == kind_of_change:

@@ -1,7 +1,7 @@
-"""What the crash tests share: one broker, one nursery, and how much is to be done.
+"""What the crash tests share: one broker, and how much is to be done.
 
 `BACKUPD_CRASHES` is the number of kills (`make crash` sets it), `BACKUPD_CRASH_SEED` replays a run that
-failed.
+failed; each failure names its seed.
 """
 
 from __future__ import annotations
@@ -13,15 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.world.brokers import Mosquitto
-from tests.world.nursery import Nursery
 
 CRASHES = int(os.environ.get("BACKUPD_CRASHES", "200"))
 """So many kills the tests of this folder make in all, at least."""
-SEED = os.environ.get("BACKUPD_CRASH_SEED") or os.urandom(4).hex()
-
-
-def pytest_report_header() -> str:
-    return f"crashes: {CRASHES}, BACKUPD_CRASH_SEED={SEED}"
+SEED = os.environ["BACKUPD_CRASH_SEED"]
 
 
 @pytest.fixture(scope="session")
@@ -31,13 +26,6 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
     mosquitto.start()
     yield mosquitto
     mosquitto.kill()
-
-
-@pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
-    made = Nursery()
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -18,13 +18,12 @@ import pytest
 from tests.crash.conftest import SEED
 from tests.crash.victim import Victim
 from tests.world.brokers import Mosquitto
-from tests.world.nursery import Nursery
 
 SIZE = "24m"
 INSIDE = "BACKUPD_IN_NAMESPACE"
 ROUNDS_MAX = 200
 CLEAN_REFUSALS = {74, 75, 78}
-TOLD_SECONDS_MAX = 10.0
+TOLD_SECONDS_MAX = 30.0
 
 pytestmark = [pytest.mark.server("mosquitto"), pytest.mark.timeout(300)]
 
@@ -61,11 +60,11 @@ def run_inside_namespace() -> None:
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
-def test_a_full_disk_pauses_and_heals(place: Path, nursery: Nursery, broker: Mosquitto) -> None:
+def test_a_full_disk_pauses_and_heals(place: Path, broker: Mosquitto) -> None:
     """However little space is left, nothing acknowledged is lost, and all goes on once there is more."""
     with (
         mounted(place / "d" / "backup") as is_mounted,
-        Victim(place, nursery, broker, seed=f"{SEED}/full") as victim,
+        Victim(place, broker, seed=f"{SEED}/full") as victim,
     ):
         if not is_mounted:
             run_inside_namespace()

@@ -22,7 +22,6 @@ from tests.crash.scenes import Mailboxes
 from tests.crash.victim import Victim
 from tests.world.brokers import Mosquitto
 from tests.world.faults import KILL, Fault
-from tests.world.nursery import Nursery
 
 THOROUGH = "BACKUPD_CRASHES" in os.environ
 KILLS = 50 if THOROUGH else 3
@@ -51,11 +50,9 @@ Tree = Counter[tuple[str, str, int, str]]
 class Restoring:
     """A victim with mail, of which one account comes back: as a new one, or its deleted messages in it."""
 
-    def __init__(
-        self, place: Path, nursery: Nursery, broker: Mosquitto, *, seed: str, undelete: bool
-    ) -> None:
+    def __init__(self, place: Path, broker: Mosquitto, *, seed: str, undelete: bool) -> None:
         self.undelete = undelete
-        self.victim = Victim(place, nursery, broker, seed=seed)
+        self.victim = Victim(place, broker, seed=seed)
         self.mailboxes = Mailboxes(self.victim.root, accounts=1, messages=MESSAGES)
         self.wanted: Tree = Counter()
 
@@ -127,13 +124,13 @@ class Restoring:
 
 
 @pytest.mark.parametrize("undelete", [False, True], ids=["account", "undelete"])
-def test_killed_at_random_moments(place: Path, nursery: Nursery, broker: Mosquitto, undelete: bool) -> None:
+def test_killed_at_random_moments(place: Path, broker: Mosquitto, undelete: bool) -> None:
     """However often it was killed midway, the restore that ends has brought each message back once."""
     dice = random.Random(f"{SEED}/accounts/{undelete}")
     kills = midway = 0
     while kills < KILLS:
         seed = f"{SEED}/accounts/{undelete}/{kills}"
-        scene = Restoring(place / str(kills), nursery, broker, seed=seed, undelete=undelete)
+        scene = Restoring(place / str(kills), broker, seed=seed, undelete=undelete)
         with scene.victim as victim:
             scene.begin()
             for _ in range(dice.randrange(1, LIVES_MAX)):
@@ -152,13 +149,13 @@ def test_killed_at_random_moments(place: Path, nursery: Nursery, broker: Mosquit
     assert midway or not THOROUGH, f"no kill struck while it ran; seed {SEED}"
 
 
-def test_killed_at_each_durable_step(place: Path, nursery: Nursery, broker: Mosquitto) -> None:
+def test_killed_at_each_durable_step(place: Path, broker: Mosquitto) -> None:
     """Before and after each thing that a restore makes durable, a kill costs and doubles nothing."""
 
     def crash(number: int) -> None:
         name, occurrence = KILLED[number]
         seed = f"{SEED}/accounts/{name}.{occurrence}"
-        scene = Restoring(place / str(number), nursery, broker, seed=seed, undelete=number % 2 == 1)
+        scene = Restoring(place / str(number), broker, seed=seed, undelete=number % 2 == 1)
         with scene.victim:
             scene.begin()
             _crash(scene, name, occurrence)

@@ -25,7 +25,6 @@ from tests.crash.scenes import Mailboxes
 from tests.crash.victim import Victim
 from tests.world.brokers import Mosquitto
 from tests.world.faults import KILL, KILL_ALONE, Fault
-from tests.world.nursery import Nursery
 
 MANY = 420
 """So many fresh messages that a scan reads them in worker processes."""
@@ -55,15 +54,15 @@ pytestmark = [pytest.mark.server("mosquitto"), pytest.mark.timeout(600)]
 
 
 def victim_with_mail(
-    place: Path, nursery: Nursery, broker: Mosquitto, *, seed: str, accounts: int = 2, messages: int = 8
+    place: Path, broker: Mosquitto, *, seed: str, accounts: int = 2, messages: int = 8
 ) -> tuple[Victim, Mailboxes]:
-    victim = Victim(place, nursery, broker, seed=seed, extra="[scan]\nworkers = 2\n")
+    victim = Victim(place, broker, seed=seed, extra="[scan]\nworkers = 2\n")
     return victim, Mailboxes(victim.root, accounts=accounts, messages=messages)
 
 
-def test_killed_while_the_backup_path_is_made(place: Path, nursery: Nursery, broker: Mosquitto) -> None:
+def test_killed_while_the_backup_path_is_made(place: Path, broker: Mosquitto) -> None:
     """Wherever its making was cut off, the next start makes the Backup Path whole."""
-    victim, mailboxes = victim_with_mail(place, nursery, broker, seed=f"{SEED}/creation", messages=2)
+    victim, mailboxes = victim_with_mail(place, broker, seed=f"{SEED}/creation", messages=2)
     with victim:
         victim.begin()
         passed = victim.faults.seen()
@@ -76,22 +75,20 @@ def test_killed_while_the_backup_path_is_made(place: Path, nursery: Nursery, bro
             mailboxes.judge(victim)
 
 
-def test_killed_while_scanning(place: Path, nursery: Nursery, broker: Mosquitto) -> None:
+def test_killed_while_scanning(place: Path, broker: Mosquitto) -> None:
     """A scan that was cut off at any step loses nothing and records nothing twice."""
 
     def crash(name: str) -> None:
-        _crash_scanning(place / name, nursery, broker, name)
+        _crash_scanning(place / name, broker, name)
 
     with ThreadPoolExecutor(AT_ONCE) as threads:
         list(threads.map(crash, KILLED_SCANNING))
 
 
-def _crash_scanning(place: Path, nursery: Nursery, broker: Mosquitto, name: str) -> None:
+def _crash_scanning(place: Path, broker: Mosquitto, name: str) -> None:
     dice = random.Random(f"{SEED}/{name}")
     accounts = MANY_ACCOUNTS if name.startswith("statistics.") else 2
-    victim, mailboxes = victim_with_mail(
-        place, nursery, broker, seed=f"{SEED}/scan/{name}", accounts=accounts
-    )
+    victim, mailboxes = victim_with_mail(place, broker, seed=f"{SEED}/scan/{name}", accounts=accounts)
     with victim:
         assert victim.live(Fault(name, KILL), events=0)
         victim.begin()
@@ -115,9 +112,9 @@ def _ask_for_scan(victim: Victim) -> None:
 
 
 @pytest.mark.parametrize("action", [KILL, KILL_ALONE])
-def test_killed_in_a_worker(place: Path, nursery: Nursery, broker: Mosquitto, action: str) -> None:
+def test_killed_in_a_worker(place: Path, broker: Mosquitto, action: str) -> None:
     """A worker that dies fails the scan, or takes the daemon with it; either way the next scan is whole."""
-    victim, mailboxes = victim_with_mail(place, nursery, broker, seed=f"{SEED}/worker", accounts=1)
+    victim, mailboxes = victim_with_mail(place, broker, seed=f"{SEED}/worker", accounts=1)
     with victim:
         victim.begin()
         mailboxes.deliver(MANY)
@@ -125,7 +122,7 @@ def test_killed_in_a_worker(place: Path, nursery: Nursery, broker: Mosquitto, ac
         victim.daemon.start()
         reply = victim.daemon.command("backup/doSmartScan", action="start")
         if action == KILL:
-            victim.daemon.process.wait(20)
+            victim.daemon.process.wait(60)
             assert victim.faults.hits()
         else:
             operation = victim.daemon.wait_for_operation(reply["operation"]["uuid"])
@@ -139,19 +136,19 @@ def test_killed_in_a_worker(place: Path, nursery: Nursery, broker: Mosquitto, ac
         mailboxes.judge(victim)
 
 
-def test_killed_while_restoring(place: Path, nursery: Nursery, broker: Mosquitto) -> None:
+def test_killed_while_restoring(place: Path, broker: Mosquitto) -> None:
     """A restore that was cut off, run again, restores what is missing and nothing twice."""
 
     def crash(step: tuple[str, int]) -> None:
         name, occurrence = step
-        _crash_restoring(place / f"{name}.{occurrence}", nursery, broker, name, occurrence)
+        _crash_restoring(place / f"{name}.{occurrence}", broker, name, occurrence)
 
     with ThreadPoolExecutor(AT_ONCE) as threads:
         list(threads.map(crash, KILLED_RESTORING))
 
 
-def _crash_restoring(place: Path, nursery: Nursery, broker: Mosquitto, name: str, occurrence: int) -> None:
-    victim, mailboxes = victim_with_mail(place, nursery, broker, seed=f"{SEED}/restore/{name}")
+def _crash_restoring(place: Path, broker: Mosquitto, name: str, occurrence: int) -> None:
+    victim, mailboxes = victim_with_mail(place, broker, seed=f"{SEED}/restore/{name}")
     with victim:
         victim.begin()
         account = mailboxes.host.addresses[0]
@@ -186,9 +183,9 @@ def _item_of(victim: Victim, address: str, content: bytes) -> str:
         return key.item
 
 
-def test_killed_while_photographs_wait(place: Path, nursery: Nursery, broker: Mosquitto) -> None:
+def test_killed_while_photographs_wait(place: Path, broker: Mosquitto) -> None:
     """Changes that wait for an AppServer out of reach survive crashes, and are recorded once it is back."""
-    victim, mailboxes = victim_with_mail(place, nursery, broker, seed=f"{SEED}/waiting", accounts=1)
+    victim, mailboxes = victim_with_mail(place, broker, seed=f"{SEED}/waiting", accounts=1)
     with victim:
         victim.begin()
         address = mailboxes.host.addresses[0]
@@ -242,9 +239,9 @@ def _tell_of_change(victim: Victim, account: str, item: str, number: str, told: 
     victim.mouth.say([(events.topic_of(victim.server_id, change.key), events.encode_event(event))])
 
 
-def test_killed_while_watching(place: Path, nursery: Nursery, broker: Mosquitto) -> None:
+def test_killed_while_watching(place: Path, broker: Mosquitto) -> None:
     """On the embedded broker, which forgets with the daemon, the scan after a crash finds what was missed."""
-    with Victim(place, nursery, broker, seed=f"{SEED}/watching", embedded=True) as victim:
+    with Victim(place, broker, seed=f"{SEED}/watching", embedded=True) as victim:
         mailboxes = Mailboxes(victim.root, accounts=2, messages=8)
         victim.begin()
         dice = victim.dice

@@ -23,7 +23,6 @@ from tests.crash.conftest import CRASHES, SEED
 from tests.crash.victim import Victim
 from tests.world.brokers import Mosquitto
 from tests.world.faults import KILL, Fault
-from tests.world.nursery import Nursery
 
 VICTIMS = 4
 LIVES_PER_VERDICT = 25
@@ -41,7 +40,7 @@ def test_every_step_is_known(repository: Path) -> None:
     assert set(steps.steps_in_code(repository)) == steps.ALL
 
 
-def test_killed_again_and_again(place: Path, nursery: Nursery, broker: Mosquitto) -> None:
+def test_killed_again_and_again(place: Path, broker: Mosquitto) -> None:
     """Nothing acknowledged is lost or doubled, wherever the daemon was killed, and however often."""
     dice = random.Random(SEED)
     struck: Counter[str] = Counter()
@@ -50,7 +49,7 @@ def test_killed_again_and_again(place: Path, nursery: Nursery, broker: Mosquitto
     for life in lives:
         todo.put(life)
     with ThreadPoolExecutor(VICTIMS) as threads:
-        run = partial(_crash, nursery=nursery, broker=broker, todo=todo)
+        run = partial(_crash, broker=broker, todo=todo)
         kills = sum(threads.map(lambda n: run(place / str(n), seed=f"{SEED}/{n}"), range(VICTIMS)))
     never = sorted(
         {*steps.STREAM, *steps.AFTER_DAMAGE, "index.build", "index.built"} - set(struck.elements())
@@ -60,10 +59,8 @@ def test_killed_again_and_again(place: Path, nursery: Nursery, broker: Mosquitto
     assert kills >= CRASHES
 
 
-def _crash(
-    place: Path, *, nursery: Nursery, broker: Mosquitto, todo: queue.SimpleQueue[Life], seed: str
-) -> int:
-    with Victim(place, nursery, broker, seed=seed) as victim:
+def _crash(place: Path, *, broker: Mosquitto, todo: queue.SimpleQueue[Life], seed: str) -> int:
+    with Victim(place, broker, seed=seed) as victim:
         victim.begin()
         done = 0
         while True:
@@ -142,13 +139,13 @@ def _die_repairing(struck: Counter[str], victim: Victim) -> None:
             return
 
 
-def test_redelivery_changes_nothing(place: Path, nursery: Nursery, broker: Mosquitto) -> None:
+def test_redelivery_changes_nothing(place: Path, broker: Mosquitto) -> None:
     """Events that come again after a crash before their acknowledgement are recorded once.
 
     Also more of one item than any tail of a history tells, and those that changed nothing when they came
     first: an old deletion must not delete again what was created since.
     """
-    with Victim(place, nursery, broker, seed=f"{SEED}/again") as victim:
+    with Victim(place, broker, seed=f"{SEED}/again") as victim:
         victim.begin()
         many, twice = (ItemKey("anna", Kind.FOLDER, name) for name in ("many", "twice"))
         story = victim.story

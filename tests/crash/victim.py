@@ -23,11 +23,19 @@ from backupd.states import ChangeType
 from tests.crash import verdict
 from tests.crash.stream import Mouth, Story
 from tests.world.brokers import USERNAME, Mosquitto
+from tests.world.daemons import Daemon
 from tests.world.faults import Fault, Faults
-from tests.world.nursery import Nursery, NurseryDaemon
 
 SETTLE_SECONDS_MAX = 40.0
-STEP_SECONDS_MAX = 6.0
+STEP_SECONDS_MAX = 20.0
+IMPATIENCE = {
+    "backupd.jobs.record.recorder.CHECKPOINT_SECONDS": 0.25,
+    "daemon.recording.CHECKPOINT_SECONDS": 0.25,
+    "daemon.recording.BACK_OFF_SECONDS_MAX": 0.5,
+    "daemon.intake.PAUSE_SECONDS_MIN": 0.1,
+    "daemon.intake.PAUSE_SECONDS_MAX": 0.5,
+}
+"""Nothing here is about how long the daemon waits, only about what it does then."""
 LAST = ItemKey("anna", Kind.FOLDER, "the end")
 
 
@@ -37,7 +45,6 @@ class Victim:
     def __init__(
         self,
         place: Path,
-        nursery: Nursery,
         broker: Mosquitto,
         *,
         seed: str,
@@ -54,8 +61,7 @@ class Victim:
         self.story = Story(seed, self.server_id)
         self.mouth = Mouth(broker.port, self.server_id)
         self._broker_url = f"mqtt://127.0.0.1:{broker.port}"
-        self.daemon = NurseryDaemon(
-            nursery,
+        self.daemon = Daemon(
             place / "d",
             self.root,
             broker="embedded" if embedded else self._broker_url,
@@ -65,6 +71,7 @@ class Victim:
             extra=extra,
             watch=embedded,
             environment=self.faults.environment,
+            impatience=IMPATIENCE,
             server_id=self.server_id,
         )
         self.kills = 0
@@ -111,7 +118,7 @@ class Victim:
         except (OSError, RuntimeError, http.client.HTTPException):
             # It died while it was asked.
             with suppress(subprocess.TimeoutExpired):
-                process.wait(1.0)
+                process.wait(10.0)
         struck = process.poll() is not None
         self.daemon.kill()
         self.faults.disarm()

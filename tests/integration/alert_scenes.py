@@ -1,7 +1,8 @@
 """Scenes of the alerts: for each alert, what the metrics are when it must fire.
 
 A scene overrides series of the good state, which is what a real daemon exposes. Values are in promtool's
-notation (`0+60x10`: from 0 in ten steps of 60), a step is a minute; `after` is when the alert has to fire.
+notation (`0+60x10`: from 0 in ten steps of 60), a step is a minute, `x3000` as long as it takes; `after`
+is when the alert has to fire.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 import msgspec
 
 JOB = 'job="backupd",instance="mail:9469"'
+MINUTES = {"m": 1, "h": 60}
 REALTIME, SMARTSCAN = 'scanner="realtime"', 'scanner="smartscan"'
 
 
@@ -164,9 +166,9 @@ def _test(
     overrides: dict[tuple[str, str], str | None],
     expected: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    values: dict[tuple[str, str], str | None] = {
-        series: f"{number!r}x3000" for series, number in good.items()
-    }
+    # Promtool needs its time for every sample: none is made beyond the last look.
+    minutes = max(int(look["eval_time"][:-1]) * MINUTES[look["eval_time"][-1]] for look in expected)
+    values: dict[tuple[str, str], str] = {series: f"{number!r}x3000" for series, number in good.items()}
     for (metric, labels), value in overrides.items():
         if value is None:
             values = {series: one for series, one in values.items() if series[0] != f"backupd_{metric}"}
@@ -176,8 +178,11 @@ def _test(
         "name": name,
         "interval": "1m",
         "input_series": [
-            {"series": f"{metric}{{{JOB}{',' if labels else ''}{labels}}}", "values": value}
-            for (metric, labels), value in values.items()
+            {
+                "series": f"{metric}{{{JOB}{',' if labels else ''}{labels}}}",
+                "values": told.replace("x3000", f"x{minutes}"),
+            }
+            for (metric, labels), told in values.items()
         ],
         "alert_rule_test": expected,
     }

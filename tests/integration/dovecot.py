@@ -22,6 +22,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.world.brokers import free_port
+
 PASSWORD = "secret"
 START_SECONDS_MAX = 20.0
 _LIBEXEC = Path("/usr/lib/dovecot")
@@ -126,14 +128,6 @@ def require_dovecot() -> None:
         pytest.skip(reason)
 
 
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-
-
 def _mail_user() -> tuple[str, str, int, int]:
     entry = pwd.getpwuid(os.getuid()) if os.getuid() else pwd.getpwnam("nobody")
     return entry.pw_name, grp.getgrgid(entry.pw_gid).gr_name, entry.pw_uid, entry.pw_gid
@@ -146,7 +140,7 @@ def running_dovecot(here: Path, root: Path) -> Iterator[Dovecot]:
     `here` must be short enough for Unix sockets in it (about 60 characters).
     """
     user, group, uid, gid = _mail_user()
-    imap_port, lmtp_port = _free_ports(2)
+    imap_port, lmtp_port = free_port(), free_port()
     for path in (here / "run", here / "state", root):
         path.mkdir(parents=True, exist_ok=True)
     if os.getuid() == 0:

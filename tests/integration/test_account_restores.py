@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import re
-import threading
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -25,6 +27,7 @@ from tests.world.patience import eventually
 
 pytestmark = pytest.mark.server("mosquitto")
 
+CONSOLE = Path(sys.executable).with_name("backupctl")
 MESSAGES = 260
 """Per account: more than one chunk, so that progress is seen on the way."""
 WRITTEN = "deliveries.contents_synced"
@@ -58,7 +61,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             broker_lines=f'username = "{USERNAME}"\npassword_file = "{broker.password_file}"',
             watch=False,
             server_id=SERVER_ID,
-            module="tests.world.faulty_daemon",
             environment=faults.environment,
         )
         stack.enter_context(daemon)
@@ -123,15 +125,22 @@ def test_an_emptied_folder_is_back_as_of_a_second_before(world: World) -> None:
 def test_progress_is_told_on_the_way(world: World) -> None:
     """`--progress` shows done of total, the rate and an estimate before the end."""
     source, faults = world.host.addresses[1], world.faults
-    # The last chunk waits for space, so that there is time to tell.
+    running = re.compile(rf"[\d,]+ of {MESSAGES} items, \d+ %, [\d,]+/s, about .* left".encode())
+    # The last chunk waits for space until there was something to tell.
     faults.arm(Fault(WRITTEN, "ENOSPC", faults.seen()[WRITTEN] + 2))
-    space = threading.Timer(4, faults.disarm)
-    space.start()
-    done = restore(world, source, "progress@example.test")
-    space.join()
-    assert done.returncode == 0, told(done)
-    running = rf"[\d,]+ of {MESSAGES} items, \d+ %, [\d,]+/s, about .* left"
-    assert re.search(running, told(done)), told(done)
+    words = ("doRestoreOnNewAccount", source, "progress@example.test", "last", "--progress")
+    with subprocess.Popen(
+        [CONSOLE, "--socket", world.daemon.socket, "backup", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as console:
+        assert console.stdout is not None
+        lines: list[bytes] = []
+        for line in console.stdout:
+            lines.append(line)
+            if running.search(line):
+                faults.disarm()
+    assert console.returncode == 0, lines
     assert in_tree(world.host, "progress@example.test") == in_tree(world.host, source)
 
 

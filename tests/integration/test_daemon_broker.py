@@ -25,6 +25,12 @@ pytestmark = pytest.mark.server("mosquitto")
 
 SERVER_ID = "11111111-2222-4333-8444-555555555555"
 SOURCE = "/appservers/test"
+SOON = {
+    "daemon.condition.STARTING": 0.5,
+    "daemon.subscription.RETRY_SECONDS_MAX": 0.5,
+    "daemon.publisher.RETRY_SECONDS_MAX": 0.5,
+}
+"""A broker that is away is told, and tried again, without the pauses that are right for a whole night."""
 
 
 class Events:
@@ -86,7 +92,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield World(daemon, MailHost(tree), events, reply["account"])
 
 
-def daemon_on(broker: Mosquitto, place: Path, root: Path, *, watch: bool) -> Daemon:
+def daemon_on(broker: Mosquitto, place: Path, root: Path, *, watch: bool, **more: Any) -> Daemon:
     return Daemon(
         place,
         root,
@@ -94,6 +100,7 @@ def daemon_on(broker: Mosquitto, place: Path, root: Path, *, watch: bool) -> Dae
         broker_lines=f'username = "{USERNAME}"\npassword_file = "{broker.password_file}"',
         watch=watch,
         server_id=SERVER_ID,
+        **more,
     )
 
 
@@ -115,8 +122,10 @@ def test_a_broker_that_is_down_at_start_and_later_loses_nothing(tmp_path):
     host, address = MailHost(tree), tree.addresses[0]
     broker = Mosquitto(tmp_path / "mq")
     with contextlib.ExitStack() as stack:
-        daemon = stack.enter_context(daemon_on(broker, tmp_path / "b", tree.root, watch=True))
-        problem = eventually("the status names it", lambda: problem_with(daemon, "is not connected"), 10)
+        daemon = stack.enter_context(
+            daemon_on(broker, tmp_path / "b", tree.root, watch=True, impatience=SOON)
+        )
+        problem = eventually("the status names it", lambda: problem_with(daemon, "is not connected"))
         assert problem["severity"] == "danger"
         assert str(broker.port) in problem["message"]
         assert not daemon.status()["broker"]["connected"]

@@ -161,10 +161,10 @@ def test_imap_and_lmtp_are_followed_within_a_second(world):
     everything_a_user_does(box)
     slow = box.watch.slower_than(SECONDS_PER_CHANGE_MAX)
     if slow:
-        # A machine that is busy with other things may be late once; a slow daemon is late again.
+        # A machine that is busy with other things may be late; a slow daemon is late with the same again.
         box = Mailbox(dovecot, daemon, "bob@example.test")
         everything_a_user_does(box)
-        slow = box.watch.slower_than(SECONDS_PER_CHANGE_MAX)
+        slow = slow.keys() & box.watch.slower_than(SECONDS_PER_CHANGE_MAX).keys()
     print("seconds until in the history:", box.watch.seconds)
     assert not slow
     assert daemon.status()["gaps"] == []

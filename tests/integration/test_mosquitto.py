@@ -74,7 +74,7 @@ def subscriber(broker: Mosquitto, directory: Path, step: str = "") -> Iterator[s
 async def make_session(pipeline: Pipeline) -> None:
     """Connect once and leave, so that the broker keeps what comes from now on."""
     async with running(pipeline.subscription.run()):
-        await asyncio.wait_for(pipeline.subscription.wait_until_subscribed(), 10)
+        await asyncio.wait_for(pipeline.subscription.wait_until_subscribed(), 30)
 
 
 async def test_what_was_published_is_journaled_in_order_and_once(
@@ -201,7 +201,7 @@ async def test_a_wrong_password_is_told_and_picked_up_when_corrected(
     async with running(pipeline.subscription.run()):
         await until(lambda: "does not let us in" in pipeline.subscription.status.last_error)
         mosquitto.password_file.write_text(PASSWORD + "\n")
-        await asyncio.wait_for(pipeline.subscription.wait_until_subscribed(), 10)
+        await asyncio.wait_for(pipeline.subscription.wait_until_subscribed(), 30)
 
 
 async def test_tls_with_our_authority_works_and_without_it_is_refused(
@@ -215,7 +215,7 @@ async def test_tls_with_our_authority_works_and_without_it_is_refused(
     try:
         pipeline = Pipeline(broker.tls_address, tmp_path)
         async with running(pipeline.subscription.run()):
-            await asyncio.wait_for(pipeline.subscription.wait_until_subscribed(), 10)
+            await asyncio.wait_for(pipeline.subscription.wait_until_subscribed(), 30)
             await asyncio.to_thread(publish_events, broker, range(3000))
             await until(lambda: len(pipeline.ids) == 3000)
         stranger = Pipeline(
@@ -275,7 +275,7 @@ async def test_a_backlog_greater_than_the_queue_is_taken_on_resuming(
     published = await asyncio.to_thread(publish_events, mosquitto, range(count))
     async with running(pipeline.subscription.run()):
         await until(lambda: len(set(pipeline.ids)) == count)
-        await asyncio.wait_for(pipeline.subscription.wait_until_subscribed(), 10)
+        await asyncio.wait_for(pipeline.subscription.wait_until_subscribed(), 30)
     assert set(pipeline.ids) == published
 
 

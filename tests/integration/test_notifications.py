@@ -141,7 +141,7 @@ def test_that_no_backup_is_made_is_told_at_once(world: World) -> None:
     world.daemon.command("config/set%20global", attribute="backupSmartScanScheduler", value=off)
     world.daemon.command("config/set%20global", attribute="ZxBackup_RealTimeScanner", value="FALSE")
     try:
-        mail = eventually("a critical mail", lambda: world.mails("NO BACKUP IS BEING MADE"), 5)[0]
+        mail = eventually("a critical mail", lambda: world.mails("NO BACKUP IS BEING MADE"), 20)[0]
         assert mail.message["Importance"] == "high"
     finally:
         world.daemon.command("config/unset%20global", attribute="ZxBackup_RealTimeScanner")
@@ -175,7 +175,7 @@ def test_a_web_server_that_hangs_delays_no_mail(world: World) -> None:
     world.web.hang(on=True)
     try:
         scan = world.daemon.scan(notifications=YOU)
-        eventually("two mails", lambda: len(world.mails_of(scan["uuid"])) == 2, 5)
+        eventually("two mails", lambda: len(world.mails_of(scan["uuid"])) == 2, 20)
     finally:
         world.web.hang(on=False)
 

@@ -12,6 +12,7 @@ import pytest
 
 from tests.world import mailtree
 from tests.world.daemons import Daemon
+from tests.world.patience import eventually
 
 ADDRESS = "user0000@example.test"
 EDIT = b"BEGIN:VCARD\r\nVERSION:3.0\r\nUID:edited\r\nFN:Edited by hand\r\nEND:VCARD\r\n"
@@ -58,10 +59,7 @@ def restore(daemon: Daemon, volume: str = "all", **given: Any) -> Any:
 
 def wait_until_recorded(daemon: Daemon, item: str, size: int) -> None:
     """Wait until the watch has recorded a damage, so that it has to be seen through."""
-    end = time.monotonic() + 20
-    while daemon.last(ADDRESS, item)["size"] != size:
-        assert time.monotonic() < end, daemon.last(ADDRESS, item)
-        time.sleep(0.05)
+    eventually(f"{item} has {size} bytes", lambda: daemon.last(ADDRESS, item)["size"] == size)
 
 
 def test_damaged_files_come_back_as_they_were(world: tuple[Daemon, mailtree.MailTree]) -> None:

@@ -25,7 +25,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Daemon, Ma
     """Return a daemon on the embedded broker after its first scan, and the host it follows."""
     place = tmp_path_factory.mktemp("service")
     tree = mailtree.build(place / "vmail", accounts=1, messages=12, contacts=2, size=300)
-    with Daemon(place / "b", tree.root) as daemon:
+    with Daemon(place / "b", tree.root, module="daemon") as daemon:
         daemon.wait_until_scanned()
         yield daemon, MailHost(tree)
 

@@ -7,7 +7,9 @@ methods block; tests call them in threads.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -20,6 +22,10 @@ from daemon.broker_address import BrokerAddress
 USERNAME = "backup"
 PASSWORD = "secret"
 START_SECONDS_MAX = 10.0
+_PORT_MIN, _PORT_MAX = 10_000, 32_000
+_PORTS = iter(
+    [*range(_first := random.randrange(_PORT_MIN, _PORT_MAX), _PORT_MAX), *range(_PORT_MIN, _first)]
+)
 SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
 
 
@@ -31,9 +37,15 @@ def program(name: str) -> str:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nobody listens on, for a server that starts later, or again.
+
+    It is below those that the system gives to connections on their way out, and each call gives another one.
+    """
+    for port in _PORTS:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("every port was given out")
 
 
 class Mosquitto:

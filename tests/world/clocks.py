@@ -79,7 +79,7 @@ class FakeClock:
         """Let the machine sleep: the wall clock goes on, timers do not."""
         self.jump(seconds)
 
-    async def wait_until_asleep(self, sleepers: int = 1, *, seconds_max: float = 5.0) -> None:
+    async def wait_until_asleep(self, sleepers: int = 1, *, seconds_max: float = 30.0) -> None:
         """Wait, in real time, until so many wait on this clock; for code that also uses threads."""
         async with asyncio.timeout(seconds_max):
             while self.sleepers < sleepers:  # noqa: ASYNC110 - real threads are at work meanwhile

@@ -2,7 +2,8 @@
 
 `Daemon(place, root)` writes a configuration into `place` and starts `backupd` on the mail tree `root`;
 leaving the context ends it. All files stay below `place`. `console` runs `backupctl`; `ask` calls the socket
-directly, which is quicker.
+directly, which is quicker. It comes from the nursery, where Python has imported everything already;
+with `module="daemon"` it is a Python of its own, as systemd starts it.
 """
 
 from __future__ import annotations
@@ -19,12 +20,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.world import nursery
+from tests.world.faulty_daemon import Request
+
 START_SECONDS_MAX = 30.0
 STOP_SECONDS_MAX = 10.0
+"""What we promise; `stop` waits longer, for a machine that is busy with other tests."""
 
 
 class Daemon:
-    """A daemon on a mail tree. `broker` is `embedded` or an MQTT URL; `module` is what Python runs."""
+    """A daemon on a mail tree; `broker` is `embedded` or an MQTT URL, `module` what a Python of its own runs.
+
+    `impatience` gives constants of the daemon's modules, by their full names, other values: a pause between
+    two tries, say, that a test need not wait out.
+    """
 
     def __init__(
         self,
@@ -35,8 +44,9 @@ class Daemon:
         broker_lines: str = "",
         extra: str = "",
         watch: bool = True,
-        module: str = "daemon",
+        module: str = "",
         environment: dict[str, str] | None = None,
+        impatience: dict[str, float] | None = None,
         server_id: str = "11111111-2222-4333-8444-555555555555",
     ) -> None:
         self.place = place
@@ -47,7 +57,8 @@ class Daemon:
         self.config = place / "backupd.toml"
         self.module = module
         self.environment = environment or {}
-        self.process: subprocess.Popen[bytes] | None = None
+        self.impatience = impatience or {}
+        self.process: subprocess.Popen[bytes] | nursery.Life | None = None
         place.mkdir(parents=True, exist_ok=True)
         self.config.write_text(
             f"""
@@ -85,19 +96,27 @@ level = "info"
 
     def start(self, *, wait: bool = True) -> None:
         """Start the process and wait until its control socket answers."""
-        command = [sys.executable, "-m", self.module, "--config", str(self.config)]
+        environment = {**os.environ, **self.environment}
+        if self.module:
+            assert not self.impatience, "only the nursery knows of it"
+            self.process = self._python(environment)
+        else:
+            request = Request(str(self.config), str(self.log_path), environment, self.impatience)
+            self.process = nursery.shared().start(request)
+        if wait:
+            self.wait_until_answering()
+
+    def _python(self, environment: dict[str, str]) -> subprocess.Popen[bytes]:
         with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(
-                command,
+            return subprocess.Popen(
+                [sys.executable, "-m", self.module, "--config", self.config],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env={**os.environ, **self.environment},
+                env=environment,
                 cwd=Path(__file__).parents[2],
             )
-        if wait:
-            self.wait_until_answering()
 
     def wait_until_answering(self) -> None:
         end = time.monotonic() + START_SECONDS_MAX
@@ -121,7 +140,7 @@ level = "info"
         process, self.process = self.process, None
         process.send_signal(signal.SIGTERM)
         try:
-            return process.wait(STOP_SECONDS_MAX)
+            return process.wait(STOP_SECONDS_MAX * 3)
         except subprocess.TimeoutExpired:
             return None
         finally:

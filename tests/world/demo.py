@@ -59,7 +59,7 @@ def main() -> int:
         host = MailHost(tree)
         items = sum(host.counts().values())
         print(f"1. A mail host with {ACCOUNTS} accounts and {items} items, in {root}")
-        with Daemon(Path(place), root) as daemon:
+        with Daemon(Path(place), root, module="daemon") as daemon:
             demo = Demo(daemon, root)
             _first_scan(demo, host)
             _live_changes(demo, host)

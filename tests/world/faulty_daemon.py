@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import sys
+import time
 import traceback
+from datetime import timedelta
 from typing import NoReturn
 
 import msgspec
@@ -27,6 +30,9 @@ class Request(msgspec.Struct, frozen=True):
     config: str
     log: str
     environment: dict[str, str]
+    """All of it: nothing is inherited from the nursery."""
+    impatience: dict[str, float]
+    """Constants to change, as `daemon.subscription.RETRY_SECONDS_MAX`, and to how many seconds."""
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -54,6 +60,8 @@ def keep_nursery() -> None:
                 continue
             received = os.read(0, 1 << 16)
             if not received:
+                for pid in running.values():
+                    os.killpg(pid, signal.SIGKILL)
                 return
             *lines, waiting = (waiting + received).split(b"\n")
             for line in lines:
@@ -77,7 +85,14 @@ def _become_daemon(request: Request, inherited: list[int]) -> NoReturn:
         os.dup2(nothing, 0)
         os.dup2(log, 1)
         os.dup2(log, 2)
+        os.environ.clear()
         os.environ.update(request.environment)
+        time.tzset()
+        for name, seconds in request.impatience.items():
+            path, _, constant = name.rpartition(".")
+            module = sys.modules[path]
+            given = getattr(module, constant)
+            setattr(module, constant, timedelta(seconds=seconds) if isinstance(given, timedelta) else seconds)
         faults.install()
         sys.argv = ["backupd", "--config", request.config]
         status = main()

@@ -1,12 +1,14 @@
 """Many daemons one after the other, each a process of its own that is there in a tenth of a second.
 
-`Nursery` is the test's side of `tests.world.faulty_daemon --nursery`; `NurseryDaemon` is a `Daemon` that it
-starts. Any thread may ask for daemons. `close` ends every one that is left.
+`Nursery` is the test's side of `tests.world.faulty_daemon --nursery`; `shared` is the one of this process,
+made when somebody first asks. Any thread may ask for daemons. `close` ends every one that is left.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import os
 import queue
 import signal
@@ -14,11 +16,9 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from tests.world.daemons import Daemon
 from tests.world.faulty_daemon import Request, Said
 
 START_SECONDS_MAX = 20.0
@@ -77,7 +77,9 @@ class Nursery:
             return self._born.get(timeout=START_SECONDS_MAX)
 
     def close(self) -> None:
-        """End every daemon and the nursery."""
+        """End every daemon and the nursery; more than once does nothing."""
+        if self._process.poll() is not None:
+            return
         for life in list(self._lives.values()):
             if life.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
@@ -98,15 +100,16 @@ class Nursery:
                 self._lives.pop(said.pid).end(said.status)
 
 
-class NurseryDaemon(Daemon):
-    """A daemon that a nursery starts; everything else as in `Daemon`."""
+@functools.cache
+def shared() -> Nursery:
+    """Return the nursery of this process, which ends with it."""
+    made = Nursery()
+    atexit.register(made.close)
+    return made
 
-    def __init__(self, nursery: Nursery, place: Path, root: Path, **arguments: Any) -> None:
-        super().__init__(place, root, **arguments)
-        self._nursery = nursery
 
-    def start(self, *, wait: bool = True) -> None:
-        request = Request(str(self.config), str(self.log_path), self.environment)
-        self.process = self._nursery.start(request)  # type: ignore[assignment]
-        if wait:
-            self.wait_until_answering()
+def close_shared() -> None:
+    """End the nursery of this process, if there is one, and every daemon that it made."""
+    if shared.cache_info().currsize:
+        shared().close()
+        shared.cache_clear()

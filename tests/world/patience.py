@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-SECONDS_MAX = 15.0
+SECONDS_MAX = 30.0
 POLL_SECONDS = 0.02
 
 T = TypeVar("T")

@@ -39,7 +39,7 @@ class HastyClock(SystemClock):
         await super().sleep(min(seconds, self._seconds_max))
 
 
-async def until(condition: Callable[[], bool], seconds_max: float = 10.0) -> None:
+async def until(condition: Callable[[], bool], seconds_max: float = 30.0) -> None:
     """Wait until a condition holds; fail where it does not in time."""
     async with asyncio.timeout(seconds_max):
         while not condition():

@@ -265,7 +265,7 @@ def _changes(batches):
     return [change for watched in batches for change in watched.changes]
 
 
-async def _until(claim, seconds=10.0):
+async def _until(claim, seconds=30.0):
     async with asyncio.timeout(seconds):
         while not claim():  # noqa: ASYNC110 - batches come from a task that knows of no event
             await asyncio.sleep(0.02)
@@ -295,7 +295,7 @@ async def test_random_acts_leave_what_a_listing_shows(watching, server, tree):
         async def settled():
             return _applied(model, _changes(batches), account) == await expected()
 
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not await settled():  # noqa: ASYNC110 - batches come from a task that knows of no event
                 await asyncio.sleep(0.05)
         assert not any(watched.missed or watched.missed_all for watched in batches)

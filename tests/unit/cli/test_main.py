@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
+import resource
 import select
 import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from backupd.control import decode_reply
+from tests.world.patience import eventually
 from tests.world.service import CONTENT, ENDLESS
 
 CONSOLE = [sys.executable, "-m", "backupd.cli.main"]
@@ -179,6 +181,15 @@ def test_lists_of_accounts_are_written_by_who_asks(path: str, tmp_path: Path):
     assert (tmp_path / "list").read_text() == "u1\nu2\nu3\n"
 
 
+def has_socket(pid: int) -> bool:
+    """Tell whether a process is connected to something."""
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if path.readlink().name.startswith("socket:"):
+                return True
+    return False
+
+
 def test_a_running_operation_can_be_waited_for(path: str):
     """`monitor UUID --sync` follows an operation that runs: it is still there while that does."""
     console = subprocess.Popen(
@@ -187,8 +198,9 @@ def test_a_running_operation_can_be_waited_for(path: str):
         cwd=ROOT,
         env={**os.environ, "BACKUPD_SOCKET": path},
     )
+    eventually("it has asked the daemon", lambda: has_socket(console.pid))
     with pytest.raises(subprocess.TimeoutExpired):
-        console.wait(timeout=0.7)
+        console.wait(timeout=0.3)
     console.send_signal(signal.SIGINT)
     assert console.communicate(timeout=20)[0] == b""
     assert console.returncode == 130
@@ -254,13 +266,19 @@ def test_a_narrow_terminal_loses_nothing(path: str):
     assert narrow.count("uuid") == 2
 
 
+def seconds_of_children() -> float:
+    """Return how long processors have worked for the children that ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def test_status_answers_at_once(path: str):
-    """From start to answer in less than 0.2 s, the best of ten, without importing the heavy libraries."""
+    """It takes less than 0.2 s of a processor, the best of ten, without importing the heavy libraries."""
     took = 1.0
     for _ in range(10):
-        begun = time.perf_counter()
+        begun = seconds_of_children()
         assert run(path, "status").returncode == 0
-        took = min(took, time.perf_counter() - begun)
+        took = min(took, seconds_of_children() - begun)
         if took < 0.2:  # noisy machines get further tries, quick ones need none
             break
     assert took < 0.2

@@ -74,7 +74,7 @@ async def test_the_attribute_is_the_threshold(world: World) -> None:
         world.settings.set("backupNotificationLevel", Scopes(), "error")
         world.all.operation_changed(ENDED)
         world.all.operation_changed(msgspec.structs.replace(ENDED, status=OperationStatus.FAILED))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not world.told():  # noqa: ASYNC110 - a thread keeps it
                 await asyncio.sleep(0.001)
         task.cancel()

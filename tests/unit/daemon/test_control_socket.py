@@ -283,7 +283,7 @@ async def test_a_stream_without_news_says_that_it_lives(asking: Asking, monkeypa
     """A comment is sent now and then, so that either side notices when the other is gone."""
     monkeypatch.setattr(control_routes, "KEEP_ALIVE_SECONDS", 0.05)
     async with (
-        asyncio.timeout(5),
+        asyncio.timeout(30),
         asking.session.get(f"http://backupd/v1/operations/{ENDLESS}/events") as answer,
     ):
         while not (await answer.content.readline()).startswith(b":"):
@@ -292,7 +292,7 @@ async def test_a_stream_without_news_says_that_it_lives(asking: Asking, monkeypa
 
 async def test_leaving_ends_open_streams(path: Path, world: World):
     """A reader of an endless operation does not keep the daemon from stopping."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         async with ControlSocket(path, world):
             reader, writer = await asyncio.open_unix_connection(str(path))
             writer.write(b"GET /v1/operations/%s/events HTTP/1.1\r\nHost: x\r\n\r\n" % ENDLESS.encode())

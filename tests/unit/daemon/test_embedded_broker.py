@@ -99,7 +99,7 @@ async def test_anonymous_where_asked_for(tmp_path: Path) -> None:
     async with EmbeddedBroker(anonymous=True) as broker:
         pipeline = Pipeline(broker.address, tmp_path, persistent=False)
         async with running(pipeline.subscription.run()):
-            await asyncio.wait_for(pipeline.subscription.wait_until_subscribed(), 5)
+            await asyncio.wait_for(pipeline.subscription.wait_until_subscribed(), 30)
 
 
 async def test_a_port_that_is_taken_is_told() -> None:

@@ -82,7 +82,7 @@ async def test_a_gap_opened_later_is_scanned_for_at_once(store: Store, clock: Fa
     async with healing(store, clock, heal) as made:
         store.ledger.open_gap("alice", "sequence_hole", "1", clock.now())
         made.gap_opened()
-        await asyncio.wait_for(healed.wait(), 5)
+        await asyncio.wait_for(healed.wait(), 30)
     assert store.ledger.gaps() == []
 
 

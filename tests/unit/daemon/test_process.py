@@ -68,7 +68,7 @@ class World:
         self.file.write_text(CONFIG.format(place=self.place, name=name) + extra)
 
     async def until(self, line: str, *, times: int = 1) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while sum(line in told for told in self.notifier.lines) < times:  # noqa: ASYNC110 - threads work
                 await asyncio.sleep(0.005)
 
@@ -143,7 +143,7 @@ async def test_a_backup_that_is_gone_is_no_place_for_a_new_one(world: World) -> 
     backup.rename(world.place / "unmounted")
     backup.mkdir(mode=0o700)
     with pytest.raises(BackupPathRefused, match="is its file system mounted") as refused:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await Process(configuration.load(world.file), world.notifier).run()
     assert list(backup.iterdir()) == []
     kept = Path(refused.value.hint.rpartition(" ")[2])
@@ -236,7 +236,7 @@ async def test_both_scanners_off_is_said_loudly_until_one_is_on(
         await _set(daemon, "ZxBackup_RealTimeScanner", "TRUE")
         await world.until("STATUS=backing up", times=3)
         assert world.notifier.lines[-1] == "STATUS=backing up mail.example.com"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while "realtime_was_off" not in _gaps(daemon):  # noqa: ASYNC110 - a thread stores it
                 await asyncio.sleep(0.01)
     assert "no_backup_is_being_made" in [entry["event"] for entry in logged(capsys)]

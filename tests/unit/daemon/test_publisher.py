@@ -202,7 +202,7 @@ async def test_an_appserver_that_can_not_tell_ends_the_publisher(watch: Watch) -
     sender = publisher(NOWHERE, watch, Gaps())
     watch.batches.put_nowait(AppServerRefused("this AppServer can't watch"))
     with pytest.raises(AppServerRefused):
-        await asyncio.wait_for(sender.run(), 5)
+        await asyncio.wait_for(sender.run(), 30)
 
 
 async def test_a_lost_connection_to_a_broker_that_forgets_is_a_gap(watch: Watch) -> None:

@@ -90,7 +90,7 @@ async def running(scanner: RealtimeScanner) -> AsyncIterator[RealtimeScanner]:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - a real broker is at work
             await asyncio.sleep(0.005)
 
@@ -197,4 +197,4 @@ async def test_a_bug_is_not_retried(gathered: Gathered) -> None:
         raise ZeroDivisionError
 
     with pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True, allow_unwrapped=True):
-        await asyncio.wait_for(gathered.scanner(None, watch=buggy).run(), 5)
+        await asyncio.wait_for(gathered.scanner(None, watch=buggy).run(), 30)

@@ -256,11 +256,9 @@ async def lived(kept: Kept, start: datetime, seconds: float, pattern: str = DAIL
 
 async def until_kept(kept: Kept, scheduler: Scheduler) -> None:
     """Give the thread that keeps jobs its time."""
-    for _ in range(1_000):
-        if msgspec.json.encode(scheduler.jobs[0]) == kept.facts.get("SmartScan"):
-            return
-        await asyncio.sleep(0.001)
-    raise TimeoutError("the job was not kept")
+    async with asyncio.timeout(30):
+        while msgspec.json.encode(scheduler.jobs[0]) != kept.facts.get("SmartScan"):  # noqa: ASYNC110 - a thread keeps them
+            await asyncio.sleep(0.001)
 
 
 async def test_a_run_missed_while_no_daemon_ran_is_told_after_the_start() -> None:

@@ -111,10 +111,10 @@ def test_twenty_thousand_items_are_compared_quickly():
     """Twenty thousand changed items take well below a second to compare."""
     before = [known(f"{number:06d}", number) for number in range(ITEMS)]
     after = [known(f"{number:06d}", ITEMS + number, metadata={"flags": ["seen"]}) for number in range(ITEMS)]
-    began = time.perf_counter()
+    began = time.process_time()
     compared = compare(before, after)
     assert compared.counts["reflagged"] == ITEMS
-    assert time.perf_counter() - began < 1.5
+    assert time.process_time() - began < 1.5
 
 
 async def test_an_items_life_is_told_state_by_state(world):

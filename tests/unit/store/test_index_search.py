@@ -135,9 +135,9 @@ def test_a_hundred_thousand_items_are_searched_quickly(tmp_path):
         "past": Search(text="number 77", when=START + timedelta(days=9)),
     }
     for name, search in asked.items():
-        began = time.perf_counter()
+        began = time.process_time()
         found = len(index.search("alice", search))
-        took = time.perf_counter() - began
+        took = time.process_time() - began
         print(f"{name}: {found} of {count} in {took:.3f} s")
         assert took < 1 + count / 30_000
     index.close()

@@ -6,7 +6,7 @@ import errno
 import os
 import resource
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import pytest
 
@@ -188,13 +188,14 @@ def test_cut_at_every_byte(tmp_path, no_sync):
             path.mkdir()
             (path / "00000000000000000001.journal").write_bytes(content[:cut] + filling)
             kept = sum(1 for end in ends if end <= cut)
-            reader = Journal(path, writable=False)
-            assert read_all(reader) == (numbered(1, kept), []), cut
+            with closing(Journal(path, writable=False)) as reader:
+                assert read_all(reader) == (numbered(1, kept), []), cut
             journal = Journal(path)
             assert journal.damaged == []
             assert journal.append(payloads(1, kept + 1)) == kept + 1
             journal.close()
-            assert read_all(Journal(path)) == (numbered(1, kept + 1), []), cut
+            with closing(Journal(path)) as again:
+                assert read_all(again) == (numbered(1, kept + 1), []), cut
             (path / "00000000000000000001.journal").unlink()
 
 
