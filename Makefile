@@ -11,6 +11,7 @@ COPIED := $(if $(filter-out .venv,$(VENV)),$(shell find backupd daemon docs -typ
 MAIL ?=
 CRASHES ?= 1000
 PROOFS ?= 200
+UPLOADS ?= 1000
 # Tests wait often: for a daemon, a broker, a disk. One worker more than cores uses the time.
 WORKERS ?= $(shell expr $$(nproc) + 1)
 
@@ -44,8 +45,9 @@ check: install ## style, types, import walls, tidiness (seconds)
 crash: install ## kill the daemon $(CRASHES) times and at each durable step
 	@BACKUPD_CRASHES=$(CRASHES) $(BIN)/python -m pytest -q tests/crash
 
-proof: install ## restore accounts of the open corpus as of $(PROOFS) random moments, and compare
+proof: install ## restore accounts as of $(PROOFS) random moments and compare; $(UPLOADS) uploads through faults
 	@BACKUPD_PROOFS=$(PROOFS) $(BIN)/python -m pytest -q -s tests/integration/test_account_proof.py
+	@BACKUPD_UPLOADS=$(UPLOADS) $(BIN)/python -m pytest -q tests/integration/test_faulty_store.py
 
 bench: install ## measure, and print the figures as JSON
 	@$(BIN)/python -m tests.bench

@@ -6,8 +6,9 @@ to wait is kept to. When the budget of attempts or of seconds is spent, the last
 
 Invariants: content is read again from its beginning for each attempt. A reading that breaks off is begun
 anew, and goes on behind what was handed out only if that part has the same SHA-256 again: the whole is then
-right if the volume below says at its end that it is. After an attempt whose outcome is unknown, `put` may
-say False, and `delete` too, for what the earlier attempt did.
+right if the volume below says at its end that it is. Where it has not, `read()` of everything begins again;
+who reads bit by bit has wrong bytes already and is told so by `CorruptObject`. After an attempt whose outcome
+is unknown, `put` may say False, and `delete` too, for what the earlier attempt did.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class RetryBudget(msgspec.Struct, frozen=True, kw_only=True):
     """How often and how long one call may be tried; each wait is up to twice the one before."""
 
     attempts: int = 6
-    seconds: float = 120.0
+    seconds: float = 300.0
     first_wait_seconds: float = 0.25
     wait_seconds_max: float = 30.0
 
@@ -146,6 +147,10 @@ class Attempts:
             except VolumeError as error:
                 self.after(error)
 
+    def progressed(self) -> None:
+        """Count the seconds from now: a long reading may take its time as long as it goes on."""
+        self._began = self._monotonic()
+
     def after(self, error: VolumeError) -> None:
         """Wait before the next attempt, or raise the error if there must be none."""
         self._failures += 1
@@ -177,6 +182,7 @@ class _ResumingReader(io.RawIOBase):
         self._attempts = attempts
         self._digest = hashlib.sha256()
         self._read = 0
+        self._nothing_out = False
 
     def readable(self) -> bool:
         return True
@@ -187,11 +193,24 @@ class _ResumingReader(io.RawIOBase):
         return len(content)
 
     def readall(self) -> bytes:
-        return b"".join(iter(lambda: self._next(READ_BYTES), b""))
+        """Return everything that is left; of content read at once nothing is handed out before its end."""
+        if self._read:
+            return self._rest()
+        self._nothing_out = True
+        while True:
+            try:
+                return self._rest()
+            except _BeginAnew as error:
+                self._attempts.after(error.cause)
+                self._attempts.tried(self._open)
+                self._digest, self._read = hashlib.sha256(), 0
 
     def close(self) -> None:
         self._file.close()
         super().close()
+
+    def _rest(self) -> bytes:
+        return b"".join(iter(lambda: self._next(READ_BYTES), b""))
 
     def _next(self, size: int) -> bytes:
         while True:
@@ -203,17 +222,30 @@ class _ResumingReader(io.RawIOBase):
             else:
                 self._read += len(content)
                 self._digest.update(content)
+                self._attempts.progressed()
                 return content
+
+    def _open(self) -> None:
+        self._file.close()
+        self._file = self._open_at(self._offset, self._length)
 
     def _reopen(self) -> None:
         """Open again and read up to where the reading broke off; those bytes must be the same ones."""
-        self._file.close()
-        self._file = self._open_at(self._offset, self._length)
+        self._open()
         digest = hashlib.sha256()
         missing = self._read
         while missing > 0 and (chunk := self._file.read(min(missing, READ_BYTES))):
             digest.update(chunk)
             missing -= len(chunk)
         if digest.digest() != self._digest.digest():
-            raise CorruptObject("the content read anew differs from what was read before it broke off")
+            differs = CorruptObject("the content read anew differs from what was read before it broke off")
+            raise _BeginAnew(differs) if self._nothing_out else differs
         assert not missing, "the same bytes are as many"
+
+
+class _BeginAnew(Exception):
+    """What was read so far is wrong, or what is read now; nobody has any of it yet."""
+
+    def __init__(self, cause: CorruptObject) -> None:
+        super().__init__(str(cause))
+        self.cause = cause

@@ -59,10 +59,10 @@ class S3Volume:
         self._key_locks = [threading.Lock() for _ in range(KEY_LOCKS)]
 
     def put(self, name: str, content: bytes | ByteSource) -> bool:
-        """Store content; see `Volume.put`. Long content goes in parts, at most 64 MiB of it in memory."""
+        """Store content; see `Volume.put`. Long content goes in parts, at most 32 MiB of it in memory."""
         check_name(name)
         key = self.settings.key(name)
-        with rewindable(content, s3_uploading.PART_BYTES) as replay:
+        with rewindable(content, s3_uploading.AT_ONCE_BYTES_MAX) as replay:
             if self.conditional_puts():
                 return self._put(key, replay, {"IfNoneMatch": "*"})
             with self._key_locks[hash(key) % KEY_LOCKS]:

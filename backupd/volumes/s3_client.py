@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import os
+import ssl
 import threading
 from contextlib import AsyncExitStack
 from typing import Any
@@ -186,6 +187,7 @@ class S3Client:
     async def _connected(self) -> Any:
         async with self._connecting:
             if self._client is None:
+                _check_ca_file(self.settings)
                 client = await self._stack.enter_async_context(_client_of(self.settings))
                 client.meta.events.register_last("before-call.s3", _send_at_once)
                 self._client = client
@@ -208,6 +210,22 @@ _NOTHING_OF_THE_MACHINE = {
     "credentials_file": (None, None, os.devnull, None),
 }
 """Per variable of the client: its key in files, in the environment, its default, its conversion."""
+
+
+def _check_ca_file(settings: S3Settings) -> None:
+    """Raise `VolumeError` for a CA file that can't be used, which would look like an outage later."""
+    if settings.ca_file is None:
+        return
+    try:
+        ssl.create_default_context(cafile=settings.ca_file)
+    except (OSError, ssl.SSLError) as error:
+        reason = error.strerror or "it holds no certificate"
+        raise VolumeError(
+            f"the CA file {settings.ca_file} can't be used: {reason}",
+            permanent=True,
+            hint="name a readable file with certificates in PEM form",
+            path=str(settings.ca_file),
+        ) from error
 
 
 def _client_of(settings: S3Settings) -> Any:

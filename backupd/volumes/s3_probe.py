@@ -14,7 +14,7 @@ import msgspec
 
 from backupd.errors import BackupdError, VolumeError
 from backupd.volumes import s3_uploading
-from backupd.volumes.failures import BucketMissing, ClockSkewed, VolumeUnreachable
+from backupd.volumes.failures import AccessRefused, BucketMissing, ClockSkewed, VolumeUnreachable
 from backupd.volumes.s3_client import S3Client
 from backupd.volumes.s3_errors import KeyContended, KeyMissing, KeyTaken
 
@@ -84,7 +84,7 @@ def probe(client: S3Client) -> StoreReport:
     asked = (
         _tried("put", lambda: client.call("put_object", Key=key, **body)),
         _tried("get", lambda: _read_back(client, key)),
-        _tried("delete", lambda: client.call("delete_object", Key=key), _DELETE),
+        _tried("delete", lambda: client.call("delete_object", Key=key), refused=_DELETE),
         _tried("conditional_put", lambda: honours_conditional_puts(client), _CONDITIONAL),
         _tried("versioning", lambda: _versioning(client)),
         _tried("object_lock", lambda: _locks(client), _NO_LOCK if settings.retention is not None else ""),
@@ -99,12 +99,15 @@ _CONDITIONAL = "a look comes before each put instead: let only this server write
 _NO_LOCK = "make a bucket with object lock turned on, or take the retention off"
 
 
-def _tried(what: str, ask: Callable[[], object], hint: str = "") -> tuple[Finding, BackupdError | None]:
+def _tried(
+    what: str, ask: Callable[[], object], hint: str = "", *, refused: str = ""
+) -> tuple[Finding, BackupdError | None]:
     try:
         answer = ask()
     except BackupdError as error:
         able = None if isinstance(error, VolumeError) and not error.permanent else False
-        return Finding(what=what, able=able, told=error.message, hint=error.hint or hint), error
+        helps = refused if refused and isinstance(error, AccessRefused) else error.hint
+        return Finding(what=what, able=able, told=error.message, hint=helps), error
     if answer is False:
         return Finding(what=what, able=False, told="the store does not do this", hint=hint), None
     return Finding(what=what, able=True), None

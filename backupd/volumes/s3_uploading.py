@@ -20,8 +20,9 @@ from backupd.volumes.rewinding import COPY_BYTES, Rewindable
 from backupd.volumes.s3_client import Answer, S3Client
 from backupd.volumes.s3_settings import S3Settings
 
-PART_BYTES = 16 << 20
-"""Content longer than this goes in parts of this size."""
+AT_ONCE_BYTES_MAX = 16 << 20
+"""Content up to this size goes in one request, longer content in parts."""
+PART_BYTES = 8 << 20
 PARTS_MAX = 10_000
 PARTS_AHEAD_MAX = 3
 """So many parts are under way at a time; with the one being read they bound the memory of an upload."""

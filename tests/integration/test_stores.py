@@ -31,6 +31,7 @@ from backupd.volumes.prefixed import Prefixed
 from backupd.volumes.s3 import S3Volume
 from backupd.volumes.s3_settings import Retention
 from backupd.volumes.s3_uploading import PART_BYTES
+from tests.world.brokers import make_certificates
 from tests.world.fault_proxy import FaultProxy
 from tests.world.swift import SWIFT
 
@@ -60,7 +61,7 @@ def store(request):
 def test_content_in_parts(store, opened):
     """Content beyond one part arrives whole, is described with its SHA-256, and is not overwritten."""
     volume = opened(store, prefix="in-parts")
-    content = bytes(range(256)) * ((PART_BYTES + 1_000_000) // 256)
+    content = bytes(range(256)) * ((2 * PART_BYTES + 1_000_000) // 256)
     assert volume.put("big", content) is True
     found = volume.described("big")
     assert found.size == len(content)
@@ -196,6 +197,22 @@ def test_answers_that_are_none(answering, body):
         assert not told.value.permanent
 
 
+def test_a_writer_that_may_not_delete(moto, opened):
+    """Credentials without the permission to delete are usable; the probe says what that means for purge."""
+    refusal = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+    proxy = FaultProxy(moto.port, answer=(403, refusal), answer_to=b"DELETE ")
+    with proxy.running():
+        volume = opened(moto, endpoint=proxy.url, prefix="writer")
+        report = volume.check()
+        assert report.usable
+        assert report.able("delete") is False
+        assert "purge" in report.problems[0].hint
+        volume.put("a", b"x")
+        with pytest.raises(AccessRefused):
+            volume.delete("a")
+        assert volume.exists("a")
+
+
 def test_object_lock(moto, opened):
     """What is put with a retention can't be deleted before it ends, and the volume says until when."""
     moto.make_bucket("locked", ObjectLockEnabledForBucket=True)
@@ -311,3 +328,39 @@ def test_the_machine_s_own_settings_stay_out(moto, opened, monkeypatch, tmp_path
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "another")
     assert opened(moto, prefix="environment").put("a", b"x")
+
+
+@SWIFT
+def test_the_older_signature(swift, opened):
+    """A store that wants signatures of version 2 gets them, and content comes back."""
+    volume = opened(swift, prefix="signed", signature_version="V2")
+    assert volume.put("items/a+b,=", b"content")
+    assert volume.get("items/a+b,=").read() == b"content"
+
+
+def test_certificates(moto, opened, tmp_path):
+    """A store with a certificate of its own authority is used with the CA file, and refused without it."""
+    proxy = FaultProxy(moto.port, certificates=make_certificates(tmp_path))
+    with proxy.running():
+        trusting = opened(moto, endpoint=proxy.url, prefix="tls", ca_file=tmp_path / "ca.crt")
+        assert trusting.put("a", b"x")
+        assert trusting.get("a").read() == b"x"
+        doubting = opened(moto, endpoint=proxy.url, prefix="tls")
+        with pytest.raises(VolumeError, match="not trusted") as told:
+            doubting.put("b", b"x")
+        assert told.value.permanent
+        assert "CA file" in told.value.hint
+    assert trusting.check().able("reach") is False
+
+
+def test_a_ca_file_that_is_not_there(moto, opened, tmp_path):
+    """A CA file that can't be read, or is none, is told as such, and not as a store that is away."""
+    (tmp_path / "none.crt").write_text("nothing\n")
+    volume = opened(moto, endpoint="https://localhost:9", ca_file=tmp_path / "none.crt")
+    with pytest.raises(VolumeError, match="CA file") as told:
+        volume.exists("a")
+    assert told.value.permanent
+    (tmp_path / "none.crt").unlink()
+    with pytest.raises(VolumeError, match="CA file") as told:
+        volume.put("a", b"x")
+    assert told.value.permanent

@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import ssl
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 LATE_SECONDS = 0.02
 FAULTS = (
@@ -46,7 +48,11 @@ class Message:
 
 @dataclass
 class FaultProxy:
-    """What is to happen, and what has. `answer` is a status and a body given in the server's place."""
+    """What is to happen, and what has. `answer` is a status and a body given in the server's place.
+
+    It is given to every request, or to those whose first line begins with `answer_to`. With `certificates`
+    (of `brokers.make_certificates`) clients must come by TLS.
+    """
 
     upstream: int
     rate: float = 0.0
@@ -54,21 +60,23 @@ class FaultProxy:
     stripped: tuple[bytes, ...] = ()
     seed: int = 1
     answer: tuple[int, bytes] | None = None
+    answer_to: bytes = b""
     answer_headers: dict[bytes, bytes] = field(default_factory=dict)
+    certificates: Path | None = None
     port: int = 0
     struck: Counter[str] = field(default_factory=Counter)
     requests: int = 0
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://127.0.0.1:{self.port}" if self._tls() is None else f"https://localhost:{self.port}"
 
     @contextlib.contextmanager
     def running(self) -> Iterator[FaultProxy]:
         """Listen on a free port while the block runs."""
         self._chance = random.Random(self.seed)
         loop = asyncio.new_event_loop()
-        server = loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0))
+        server = loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls()))
         self.port = server.sockets[0].getsockname()[1]
         thread = threading.Thread(target=loop.run_forever, name="fault proxy", daemon=True)
         thread.start()
@@ -80,6 +88,13 @@ class FaultProxy:
             loop.call_soon_threadsafe(loop.stop)
             thread.join(10)
             loop.close()
+
+    def _tls(self) -> ssl.SSLContext | None:
+        if self.certificates is None:
+            return None
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(self.certificates / "server.crt", self.certificates / "server.key")
+        return context
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
@@ -110,7 +125,8 @@ class FaultProxy:
             self.struck[fault] += 1
         for name in self.stripped:
             request.headers.pop(name, None)
-        if self.answer is not None or fault.startswith("error "):
+        answered = self.answer is not None and request.first.startswith(self.answer_to)
+        if answered or fault.startswith("error "):
             client.write(self._error(fault).encoded())
             await client.drain()
             return True

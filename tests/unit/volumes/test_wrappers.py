@@ -274,3 +274,10 @@ def test_a_prefix_counts_as_levels():
         volume.put("1/2/3/4/5/6", b"x")
     with pytest.raises(NameRefused):
         Prefixed(MemoryVolume(), "../elsewhere")
+
+
+def test_a_whole_reading_with_wrong_bytes_begins_anew():
+    """Content read at once comes right though its first reading had wrong bytes: nobody has seen them."""
+    volume = Tearing(b"012X", b"01234")
+    volume.put("a", b"0123456789")
+    assert Retrying(volume, sleep=lambda _: None).get("a").read() == b"0123456789"
