@@ -28,6 +28,7 @@ from backupd.volumes.base import ByteSource
 from backupd.volumes.chosen import ChosenVolume
 from backupd.volumes.failures import VolumeClosed
 from backupd.volumes.key_source import read_keyring
+from backupd.volumes.retrying import RetryBudget
 from backupd.volumes.s3_settings import Retention
 
 STORE = "backupArchivingStore"
@@ -115,9 +116,17 @@ class ExternalVolumes:
         )
 
     def open(
-        self, choice: VolumeChoice, *, server_id: str | None, buckets: tuple[Bucket, ...] | None = None
+        self,
+        choice: VolumeChoice,
+        *,
+        server_id: str | None,
+        buckets: tuple[Bucket, ...] | None = None,
+        budget: RetryBudget | None = None,
     ) -> ChosenVolume | None:
-        """Make the volume of a choice, None for the default one. Raises `UsageError`, `ConfigError`."""
+        """Make the volume of a choice, None for the default one. Raises `UsageError`, `ConfigError`.
+
+        `budget` is how long a store that does not answer is asked again.
+        """
         if isinstance(choice, DefaultChoice):
             return None
         made = chosen.make(
@@ -128,6 +137,7 @@ class ExternalVolumes:
             retention=self._retention(),
             clock=self._clock,
             sleep=self._sleep,
+            budget=budget,
         )
         assert made is not None
         self._made.append(made)

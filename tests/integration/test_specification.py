@@ -170,21 +170,27 @@ def test_the_directory_dump_is_turned_off(daemon):
     assert value(daemon, "ldapDumpEnabled") is False
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "carbonio backup doPurge",
-        "carbonio backup doCoherencyCheck /opt/zextras/backup/zextras",
-        "carbonio --json backup doBackupLDAP start",
-        "carbonio backup setBackupVolume Default start",
-        "carbonio backup retrieveMetadataFromArchive S3 /mnt/destination",
-        "carbonio backup setBackupVolume S3 bucket_configuration_id VALUE",
-        "carbonio backup migrateBackupVolume Default start",
-    ],
-)
-def test_what_is_still_to_come_says_so(daemon, line):
+def test_volumes_as_the_specification_types_them(daemon):
+    """Each command is understood; what its place lacks is told."""
+    told = typed(daemon, "carbonio backup setBackupVolume Default start")
+    assert "ok" in told
+    line = "carbonio backup setBackupVolume S3 bucket_configuration_id 58fa4ca2-31dd-4209-aa23-48b33b116090"
+    assert "no bucket configuration" in typed(daemon, f"{line} volume_prefix new_backup", status=64)
+    told = typed(daemon, "carbonio backup retrieveMetadataFromArchive S3 /mnt/destination")
+    assert "retrieveMetadataFromArchive S3" in told
+    assert "migrateBackupVolume Default" in typed(daemon, "carbonio backup migrateBackupVolume Default start")
+
+
+def test_what_is_still_to_come_says_so(daemon):
     """The words are known, nothing is done, and the exit status tells that it is not available."""
+    line = "carbonio --json backup doBackupLDAP start"
     assert "not available yet" in typed(daemon, line, status=NOT_YET)
+
+
+def test_a_coherency_check_as_the_specification_types_it(daemon):
+    """The check of the Backup Path is an operation that finds nothing."""
+    told = typed(daemon, f"carbonio --json backup doCoherencyCheck {daemon.backup_path} --sync")
+    assert '"status":"successful"' in told.splitlines()[-1]
 
 
 def test_buckets_are_listed_as_printed(daemon):

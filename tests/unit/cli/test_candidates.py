@@ -44,7 +44,7 @@ def after(line: str) -> list[str]:
         ("config get ", ["global", "server", "cos", "domain", "account"]),
         ("scheduler smartscan ", ["get", "set"]),
         ("backup scheduler SmartScan get ", ["global", "server"]),
-        ("backup s", ["status", "scheduler"]),
+        ("backup s", ["status", "setBackupVolume", "scheduler"]),
         ("BACKUP dosm", ["doSmartScan"]),
         ("help backup getav", ["getAvailableAccounts", "getAvailableDomains"]),
         ("help backup getMap ", []),

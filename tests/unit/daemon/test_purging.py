@@ -20,6 +20,7 @@ from backupd.store.protections import ALL, Protections
 from backupd.store.store import Store
 from backupd.timekeeping import Uptime
 from daemon.clock_watch import ClockWatch
+from daemon.guarding import make_guard
 from daemon.purging import Purging
 from tests.unit.jobs.purging import PurgedWorld
 from tests.unit.jobs.worlds import ALICE, SERVER
@@ -36,7 +37,15 @@ class Purger(PurgedWorld):
         self.settings = Settings(self.store.ledger)
         self.watch = ClockWatch(self.store, clock=self.clock, uptime=self.uptime)
         self.purging = Purging(
-            self.store, self.recorder, self.settings, self.watch, server_id=SERVER, clock=self.clock
+            self.store,
+            self.recorder,
+            self.settings,
+            self.watch,
+            server_id=SERVER,
+            clock=self.clock,
+            guard=make_guard(self.store, self.settings, SERVER),
+            sent_through=lambda: None,
+            reclaim=lambda _run: None,
         )
         self.set("backupBlobGraceHours", 0)
 
