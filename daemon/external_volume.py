@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from datetime import datetime
 from typing import BinaryIO, NoReturn
 
 import structlog
@@ -87,6 +88,7 @@ class ExternalVolumes:
         self._clock = clock
         self._ended = threading.Event()
         self._made: list[ChosenVolume] = []
+        self._in_use: ChosenVolume | None = None
 
     def choice(self) -> VolumeChoice:
         """Return the choice in force. Raises `UsageError` for a value that means nothing."""
@@ -109,6 +111,7 @@ class ExternalVolumes:
                 volume=UnusableVolume(error),
                 is_remote=True,
             )
+        self._in_use = made
         if made is None:
             return None
         return External(
@@ -142,6 +145,14 @@ class ExternalVolumes:
         assert made is not None
         self._made.append(made)
         return made
+
+    def remove_leftovers(self, before: datetime) -> int:
+        """Remove what uploads begun before a moment never ended on the volume in use; return how many.
+
+        Raises `VolumeError`.
+        """
+        store = None if self._in_use is None else self._in_use.store
+        return 0 if store is None else store.remove_leftovers(before)
 
     @property
     def encrypts(self) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ from daemon.trimming import Trimming
 from daemon.uploading import Uploading
 from daemon.volume_commands import VolumeCommands, VolumeSetting
 from daemon.volume_works import MIGRATION, VolumeWorks
+
+LEFT_OVER_AFTER = timedelta(days=1)
+"""An upload that has not ended by then never will."""
 
 
 class Outward:
@@ -121,7 +125,11 @@ class Outward:
         await self._uploading.close()
 
     def reclaim(self, run: Run) -> Reclaimed | None:
-        """Give back the room that dead contents take outside; None without an external volume. Blocks."""
+        """Give back the room that dead contents take outside; None without an external volume. Blocks.
+
+        What uploads that never ended left there goes too.
+        """
+        self._volumes.remove_leftovers(self._clock.now() - LEFT_OVER_AFTER)
         return self._uploading.reclaim(run)
 
     def open_archive(self, wanted: str, source: Path) -> BlobArchive:
