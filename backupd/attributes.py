@@ -19,6 +19,7 @@ from backupd import buckets, volume_choice
 from backupd.attribute import Attribute, Level, Type, Value
 from backupd.attribute_table import TABLE
 from backupd.clock import moment
+from backupd.decoding import converted
 from backupd.errors import UsageError
 from backupd.parameters import FALSE_WORDS, TRUE_WORDS, did_you_mean, squashed, truth_of
 
@@ -354,7 +355,7 @@ def unrevealing(attribute: Attribute, value: Value) -> Value:
 
 def _schedule(attribute: Attribute, given: object) -> Value:
     try:
-        schedule = msgspec.convert(_parsed(attribute, given), Schedule)
+        schedule = converted(_parsed(attribute, given), Schedule)
     except msgspec.ValidationError as error:
         raise _refusal(attribute, given, str(error)) from error
     if schedule.cron_enabled or schedule.cron_pattern:
@@ -366,7 +367,7 @@ def _schedule(attribute: Attribute, given: object) -> Value:
 
 def schedule_of(value: Value) -> Schedule:
     """Return a scheduler attribute's value as a `Schedule`."""
-    return msgspec.convert(value, Schedule)
+    return converted(value, Schedule)
 
 
 def why_no_pattern(pattern: str) -> str:

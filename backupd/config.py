@@ -39,6 +39,7 @@ from backupd.config_sections import (
     Scan,
     Server,
 )
+from backupd.decoding import converted
 from backupd.errors import ConfigError
 from backupd.parameters import did_you_mean
 from backupd.secret import Secret, everybody_may_read, read_secret
@@ -141,7 +142,7 @@ def server_id(server: Server) -> str:
     try:
         if path.exists():
             kept = path.read_text("utf-8").strip()
-            return msgspec.convert(kept, Identifier)
+            return converted(kept, Identifier)
         made = str(uuid4())
         _keep(path, made)
     except (OSError, UnicodeDecodeError, msgspec.ValidationError) as error:
@@ -287,7 +288,7 @@ def _value_of(key: str, wanted: Any, value: Any, path: Path) -> Any:
         except RuntimeError as error:
             raise _wrong(key, "a path below a home that exists", value, path) from error
     try:
-        return msgspec.convert(value, wanted)
+        return converted(value, wanted)
     except msgspec.ValidationError as error:
         raise _wrong(key, _expected(wanted), value, path) from error
 

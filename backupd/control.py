@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from backupd.decoding import decoder
 from backupd.keeping_views import (
     BloblessView,
     CoherencyCount,
@@ -315,8 +316,8 @@ Reply = (
 )
 
 _encoder = msgspec.json.Encoder()
-_reply_decoder: msgspec.json.Decoder[Reply] = msgspec.json.Decoder(Reply)
-_request_decoder = msgspec.json.Decoder(CommandRequest)
+_reply_decoder: msgspec.json.Decoder[Reply] = decoder(Reply)
+_request_decoder = decoder(CommandRequest)
 
 
 def encode(answer: Reply | CommandRequest) -> bytes:

@@ -18,6 +18,7 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
+from backupd.decoding import decoder
 from backupd.errors import NotAnEvent
 from backupd.items import CONTENT_KINDS, SERVER_KINDS, ItemKey, Kind, digest_of, is_digest
 from backupd.states import ChangeType, Origin
@@ -110,7 +111,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return ItemKey(self.account, self.kind, self.item)
 
 
-_event_decoder = msgspec.json.Decoder(Event)
+_event_decoder = decoder(Event)
 _change_encoder = msgspec.json.Encoder()
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from backupd.clock import Clock
+from backupd.decoding import decoded
 from backupd.errors import BackupdError, OperationStopped
 
 ITEM_ERRORS_MAX = 100
@@ -178,7 +179,7 @@ def encode_operation(operation: Operation) -> bytes:
 
 def decode_operation(content: bytes | str) -> Operation:
     """Read an operation back. Raises `msgspec.DecodeError`."""
-    return msgspec.json.decode(content, type=Operation)
+    return decoded(content, Operation)
 
 
 class Run:

@@ -17,6 +17,7 @@ import msgspec
 import structlog
 
 from backupd.clock import Clock
+from backupd.decoding import decoded
 from backupd.errors import BackupdError
 from backupd.store.ledger_tables import Remembered
 from backupd.store.store import Store
@@ -87,6 +88,6 @@ class ClockWatch:
     def _known(self) -> Reckoning | None:
         kept = self._kept.get(NAME)
         try:
-            return None if kept is None else msgspec.json.decode(kept, type=Reckoning)
+            return None if kept is None else decoded(kept, Reckoning)
         except msgspec.DecodeError:
             return None

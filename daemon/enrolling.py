@@ -18,6 +18,7 @@ import structlog
 from backupd.attribute import Attribute, Level
 from backupd.attributes import Settings
 from backupd.clock import Clock
+from backupd.decoding import decoded
 from backupd.enrolment import Rule
 from backupd.events import Change
 from backupd.items import Kind
@@ -168,7 +169,7 @@ def kept_left_out(ledger: Ledger) -> dict[str, LeftOut]:
     if not ledger.rows("SELECT 1 FROM sqlite_master WHERE name = 'remembered'"):
         return {}  # an older version wrote it
     kept = Remembered(ledger).get(KEPT)
-    return {} if kept is None else msgspec.json.decode(kept, type=dict[str, LeftOut])
+    return {} if kept is None else decoded(kept, dict[str, LeftOut])
 
 
 def _cos(metadata: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ import msgspec
 
 from backupd.clock import parse_moment
 from backupd.control import MapReply
+from backupd.decoding import converted, decoded
 from backupd.errors import BackupdError, UnknownAccount, UnknownItem, UsageError
 from backupd.items import ItemKey, Kind
 from backupd.jobs.restore import choose_state
@@ -123,14 +124,14 @@ def map_file(path: Path) -> MapReply:
         )
     try:
         with path.open("rb") as file:
-            content = msgspec.json.decode(file.read(MAP_BYTES_MAX), type=dict[str, Any])
+            content = decoded(file.read(MAP_BYTES_MAX), dict[str, Any])
         created = content.pop("since", None)
         return MapReply(
             path=str(path),
             server_id=str(content.pop("server")),
             server_name=str(content.pop("name", "")),
             format_version=int(content.pop("format", 1)),
-            created=None if created is None else msgspec.convert(created, datetime),
+            created=None if created is None else converted(created, datetime),
             imported_from=str(content.pop("imported_from", None) or ""),
             entries={str(key): str(value) for key, value in content.items()},
         )

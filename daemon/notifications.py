@@ -21,6 +21,7 @@ import msgspec
 import structlog
 
 from backupd.clock import Clock, wait_until_set
+from backupd.decoding import decoder
 from backupd.errors import BackupdError
 from backupd.store.ledger_tables import KeptNotifications
 from daemon import delivery
@@ -39,7 +40,7 @@ IDLE_SECONDS = 300.0
 
 log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
-_decoder = msgspec.json.Decoder(Notification)
+_decoder = decoder(Notification)
 
 
 class Notifications:

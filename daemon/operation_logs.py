@@ -19,6 +19,7 @@ import msgspec
 import structlog
 
 from backupd.clock import Clock, wait_until_set
+from backupd.decoding import decoder
 from backupd.errors import BackupdError
 from backupd.store.ledger_tables import KeptLogs
 from backupd.views import LogLineView
@@ -46,7 +47,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _encoder = msgspec.json.Encoder(enc_hook=str)
-_decoder = msgspec.json.Decoder(Line)
+_decoder = decoder(Line)
 
 
 class _Unkept:

@@ -25,6 +25,7 @@ from cronsim import CronSim
 
 from backupd.attributes import why_no_pattern
 from backupd.clock import Clock
+from backupd.decoding import decoded
 from backupd.errors import BackupdError, UsageError
 
 LOOK_SECONDS = 30.0
@@ -149,7 +150,7 @@ class Scheduler:
             return
         for name, facts in kept.items():
             try:
-                self._kept[name] = msgspec.json.decode(facts, type=Job)
+                self._kept[name] = decoded(facts, Job)
             except msgspec.DecodeError as error:
                 log.error("job_not_readable", job=name, reason=str(error))
 

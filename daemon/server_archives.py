@@ -17,6 +17,7 @@ import msgspec
 from backupd.clock import parse_moment
 from backupd.config_sections import SECRET_KEYS
 from backupd.control import ServerConfigReply
+from backupd.decoding import decoded
 from backupd.errors import BackupPathRefused
 from backupd.jobs.archive.configuration import ATTRIBUTES_MEMBER, CONFIGURATION_MEMBER
 from backupd.store import archives
@@ -97,7 +98,7 @@ def _configuration_facts(member: Member) -> Iterator[ServerFact]:
     try:
         text = (member.content or b"").decode()
         if member.name == ATTRIBUTES_MEMBER:
-            for row in msgspec.json.decode(text, type=list[dict[str, Any]]):
+            for row in decoded(text, list[dict[str, Any]]):
                 level = row.get("level", "global")
                 yield ServerFact(type="attributes", id=level, key=row["attribute"], value=row["value"])
             return

@@ -6,9 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-import msgspec
-
 from backupd.control import NotificationsReply, OperationLogReply, Reply
+from backupd.decoding import decoder
 from backupd.errors import BackupdError
 from backupd.store.ledger_tables import KeptNotifications
 from daemon import delivery
@@ -22,7 +21,7 @@ from daemon.peers import Caller
 LINES_MAX = 5_000
 """Lines of logs in one reply."""
 
-_decoder = msgspec.json.Decoder(Notification)
+_decoder = decoder(Notification)
 
 
 class UnknownNotification(BackupdError):

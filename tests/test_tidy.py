@@ -171,6 +171,20 @@ def imports() -> Iterator[tuple[Path, int, str]]:
                 yield from ((path, node.lineno, f"{module}.{alias.name}") for alias in node.names)
 
 
+def test_types_are_learned_in_one_place() -> None:
+    """Nobody lets msgspec learn a type on the way: two threads that do so at once end the process."""
+    elsewhere = []
+    for path, tree in TREES.items():
+        if not name_of(path).startswith(("backupd/", "daemon/")) or path.stem == "decoding":
+            continue
+        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+            called = ast.unparse(call.func)
+            has_type = called.endswith(".decode") and any(word.arg == "type" for word in call.keywords)
+            if called.startswith("msgspec.") and (has_type or called.endswith(("Decoder", ".convert"))):
+                elsewhere.append(f"{name_of(path)}:{call.lineno} {called}")
+    none_of(elsewhere)
+
+
 def test_nothing_is_mocked() -> None:
     """Nobody imports `unittest.mock` or a library around it: fakes stand in tests/world."""
     mocks = re.compile(r"(unittest\.mock|mock|pytest_mock|asynctest)(\.|\Z)")

@@ -21,6 +21,7 @@ import msgspec
 from backupd.appservers.file_trees import DIRECTORY_OF_AREA, TreeFolder, walk
 from backupd.appservers.maildir import mail_folders
 from backupd.appservers.naming import shown
+from backupd.decoding import decoder
 from backupd.errors import AppServerUnavailable
 from backupd.items import Area
 
@@ -47,7 +48,7 @@ class Cursor(msgspec.Struct, frozen=True):
     folders: dict[str, dict[str, str]]
 
 
-_decoder = msgspec.json.Decoder(Cursor)
+_decoder = decoder(Cursor)
 CURSOR_VERSION = 1
 
 

@@ -17,6 +17,7 @@ from typing import BinaryIO, Protocol
 
 import msgspec
 
+from backupd.decoding import decoded
 from backupd.durable import free_bytes
 from backupd.errors import BackupPathRefused, BlobMissing, CorruptBlob, UsageError, VolumeError
 from backupd.items import ItemKey, Kind, identifier_of, is_digest
@@ -213,7 +214,7 @@ def _identity(tree: Tree) -> Identity:
     try:
         with tree.open(maps[0]) as file:
             content = file.read(MAP_BYTES_MAX)
-        identity = msgspec.json.decode(content, type=Identity)
+        identity = decoded(content, Identity)
     except OSError as error:
         raise refused(f"{maps[0]}: {why_unreadable(error)}", "make it readable for the daemon") from error
     except (ValueError, RecursionError) as error:

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from backupd.decoding import converted, decoder
 from backupd.items import Area, is_digest
 from backupd.states import State
 
@@ -24,7 +25,7 @@ NESTING_MAX = 24
 NUMBER_MAX = 2**63 - 1
 TEXT_CHARACTERS_MAX = 4_096
 ID_CHARACTERS_MAX = 1_000
-_decoder = msgspec.json.Decoder(State)
+_decoder = decoder(State)
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f]")
 _BETWEEN = frozenset({b"[", b"]", b""})
 
@@ -91,7 +92,7 @@ def why_unusable(state: State) -> str:
     if _nesting(state.metadata) > NESTING_MAX:
         return f"its metadata is nested deeper than {NESTING_MAX}"
     try:
-        form = msgspec.convert(state.metadata, _Form)
+        form = converted(state.metadata, _Form)
     except (msgspec.ValidationError, RecursionError) as error:
         return f"its metadata is no photograph: {error}"
     for text in (form.folder, form.name, form.uid, *form.flags, *form.tags):

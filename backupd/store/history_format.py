@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import msgspec
 
+from backupd.decoding import decoder
 from backupd.errors import CorruptHistory
 from backupd.states import State
 
@@ -19,8 +20,8 @@ OPENING = b"[\n"
 CLOSING = b"\n]\n"
 _HOLE = bytes(16)
 _encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(State)
-_list_decoder = msgspec.json.Decoder(list[State])
+_decoder = decoder(State)
+_list_decoder = decoder(list[State])
 
 
 class Parsed(msgspec.Struct, frozen=True):

@@ -15,14 +15,15 @@ from typing import Any
 import msgspec
 
 from backupd.clock import microseconds, moment
+from backupd.decoding import decoder
 from backupd.items import Kind, digest_text
 from backupd.store.index_queries import KnownItem
 
 _PAGE = 2_000
-_DIFFERENCE: msgspec.json.Decoder[tuple[dict[str, Any], list[str]]] = msgspec.json.Decoder(
+_DIFFERENCE: msgspec.json.Decoder[tuple[dict[str, Any], list[str]]] = decoder(
     tuple[dict[str, Any], list[str]]
 )
-_METADATA: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
+_METADATA: msgspec.json.Decoder[dict[str, Any]] = decoder(dict[str, Any])
 _ITEMS = """SELECT items.id, items.item, items.kind, items.state, items.deleted, items.metadata, blobs.digest,
     items.size, items.first, items.last, items.lacking FROM items LEFT JOIN blobs ON blobs.id = items.blob
     WHERE items.account = ? AND (items.item, items.kind) > (?, ?) AND items.first <= ?

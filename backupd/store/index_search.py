@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from backupd.clock import microseconds
+from backupd.decoding import decoder
 from backupd.items import Kind
 from backupd.store import index_past
 from backupd.store.index_queries import KnownItem, known_by_number
@@ -55,7 +56,7 @@ class _Addresses(msgspec.Struct):
     bcc: Any = None
 
 
-_ADDRESSES = msgspec.json.Decoder(_Addresses)
+_ADDRESSES = decoder(_Addresses)
 Condition = tuple[str, list[Any]]
 Test = Callable[[KnownItem], bool]
 

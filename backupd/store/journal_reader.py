@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from backupd.coalescing import Entry
+from backupd.decoding import decoder
 from backupd.errors import CorruptJournal
 from backupd.events import Change
 from backupd.store import segments
@@ -23,7 +24,7 @@ from backupd.store.segments import HEADER_BYTES, Damage, Record
 
 OPEN_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC
 _NAME = re.compile(r"(\d{20})\.journal\Z")
-_decoder = msgspec.json.Decoder(Change)
+_decoder = decoder(Change)
 
 
 class Segment(msgspec.Struct, frozen=True):

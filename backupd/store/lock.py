@@ -17,6 +17,7 @@ import msgspec
 
 from backupd import durable
 from backupd.clock import written
+from backupd.decoding import decoded
 from backupd.errors import BackupPathRefused
 
 _CONTENT_BYTES_MAX = 4096
@@ -78,7 +79,7 @@ def _refused(root: Path, told: bytes, error: OSError) -> BackupPathRefused:
             path=str(root),
         )
     try:
-        holder = msgspec.json.decode(told, type=Holder)
+        holder = decoded(told, Holder)
         who = f"process {holder.pid} on {holder.host} since {holder.since}"
     except (msgspec.DecodeError, UnicodeDecodeError):
         who = "another process"

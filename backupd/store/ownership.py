@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from backupd import durable
+from backupd.decoding import decoded
 from backupd.errors import BackupPathRefused
 from backupd.items import identifier_of
 from backupd.store.layout import DIRECTORIES, Layout
@@ -109,7 +110,7 @@ def note_import(layout: Layout, server_id: str, imported_from: str, entries: Map
 
 def _change(path: Path, changes: Mapping[str, str]) -> None:
     """Change a map file, and keep all else that it says."""
-    content = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    content = decoded(path.read_bytes(), dict[str, Any])
     changed = {**content, **changes}
     if changed != content:
         durable.replace_file(path, msgspec.json.format(msgspec.json.encode(changed), indent=2) + b"\n")
@@ -130,7 +131,7 @@ def _read(path: Path, server_id: str) -> Identity:
                 f"its format version is {version}, this backupd knows up to {FORMAT_VERSION}",
                 "use the newer backupd that wrote it",
             )
-        identity = msgspec.json.decode(content, type=Identity)
+        identity = decoded(content, Identity)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, AttributeError) as error:
         raise _refused(
             root, f"{path.name} can't be read: {error}", f"restore {path.name} from a copy"

@@ -16,6 +16,7 @@ from enum import StrEnum
 import msgspec
 
 from backupd.clock import microseconds, moment
+from backupd.decoding import decoded
 from backupd.errors import BackupdError
 from backupd.store.ledger import Ledger
 
@@ -174,7 +175,7 @@ class Protections:
     def suspensions(self, *, lifted: bool = False) -> list[Suspension]:
         """Return the suspensions in force, or those that were lifted, the oldest first."""
         rows = self._ledger.rows("SELECT facts FROM suspensions ORDER BY since, account")
-        every = [msgspec.json.decode(facts, type=Suspension) for (facts,) in rows]
+        every = [decoded(facts, Suspension) for (facts,) in rows]
         return [one for one in every if (one.lifted is not None) is lifted]
 
     def suspend(self, suspensions: Sequence[Suspension]) -> list[Suspension]:

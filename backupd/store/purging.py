@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from backupd import durable
+from backupd.decoding import decoded
 from backupd.items import ItemKey
 from backupd.store.layout import PURGING, Layout
 from backupd.store.ledger import Ledger
@@ -39,7 +40,7 @@ class Intention(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 def intended(ledger: Ledger) -> Intention:
     """Return what was about to go when it was last said; nothing where all was finished."""
     kept = Remembered(ledger).get(_NAME)
-    return Intention() if kept is None else msgspec.json.decode(kept, type=Intention)
+    return Intention() if kept is None else decoded(kept, Intention)
 
 
 def remove_histories(store: Store, keys: Sequence[ItemKey]) -> dict[ItemKey, int]:
@@ -142,7 +143,7 @@ def remember_recorded(ledger: Ledger, cursor: int) -> None:
 def recorded_through(ledger: Ledger) -> int:
     """Return the sequence number up to which the journal must not be replayed into the histories."""
     kept = Remembered(ledger).get(_RECORDED)
-    return 0 if kept is None else msgspec.json.decode(kept, type=int)
+    return 0 if kept is None else decoded(kept, int)
 
 
 def _intend(ledger: Ledger, intention: Intention) -> None:

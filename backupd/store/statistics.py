@@ -16,6 +16,7 @@ from typing import TypeVar
 import msgspec
 
 from backupd import durable
+from backupd.decoding import decoded
 from backupd.store.layout import Layout, account_directory
 from backupd.volumes.disk import Directories, full_disk_told
 
@@ -109,7 +110,7 @@ def _read(path: Path, kind: type[_Statistics]) -> _Statistics:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
-            return msgspec.json.decode(file.read(), type=kind)
+            return decoded(file.read(), kind)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return kind()
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from backupd import durable
+from backupd.decoding import decoded
 from backupd.errors import VolumeError
 from backupd.volumes.disk import full_disk
 
@@ -99,7 +100,7 @@ def read_marker(root: int, path: Path) -> Marker | None:
     finally:
         os.close(descriptor)
     try:
-        return msgspec.json.decode(content, type=Marker)
+        return decoded(content, Marker)
     except msgspec.DecodeError as error:
         raise VolumeError(
             f"the marker {path / MARKER} can't be read: {error}",

@@ -13,6 +13,7 @@ from datetime import datetime
 import msgspec
 
 from backupd.clock import written
+from backupd.decoding import decoded
 from backupd.errors import VolumeError
 from backupd.volumes.base import NameMissing, Volume
 
@@ -47,7 +48,7 @@ def owner(volume: Volume) -> Owner | None:
     except NameMissing:
         return None
     try:
-        found = msgspec.json.decode(content, type=Owner)
+        found = decoded(content, Owner)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise PlaceRefused(
             f"{NAME} says nothing that can be understood: {error}",

@@ -14,6 +14,7 @@ import re
 
 import msgspec
 
+from backupd.decoding import decoded
 from backupd.errors import VolumeError
 from backupd.volumes import ownership
 from backupd.volumes.base import Volume
@@ -79,7 +80,7 @@ def _read(inner: Volume, keyring: Keyring, key_id: str) -> bytes:
     with inner.get(name) as file:
         content = file.read()
     try:
-        found = msgspec.json.decode(content, type=_Wrapped)
+        found = decoded(content, _Wrapped)
         key = keyring.key(bytes.fromhex(key_id)).unwrap(found.key)
     except (msgspec.DecodeError, WrongUnwrap):
         raise ContentTampered(name, "the volume's key does not unwrap") from None

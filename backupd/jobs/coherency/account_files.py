@@ -6,6 +6,7 @@ import time
 
 import msgspec
 
+from backupd.decoding import decoded
 from backupd.items import Kind
 from backupd.jobs.coherency.findings import Finding
 from backupd.jobs.coherency.shelves import Entry
@@ -16,7 +17,10 @@ from backupd.store.statistics import AccountStatistics, BackupStatistics
 BYTES_MAX = 64 << 20
 GRACE_SECONDS = 3_600
 """What is younger may be in the middle of being written, or referred to in a moment."""
-_FORMS = {"account_stat": AccountStatistics, "backupstat": BackupStatistics}
+_FORMS: dict[str, type[AccountStatistics | BackupStatistics]] = {
+    "account_stat": AccountStatistics,
+    "backupstat": BackupStatistics,
+}
 _KINDS = frozenset(kind.value.encode() for kind in Kind)
 _FIELDS = 4
 
@@ -42,7 +46,7 @@ def judge_beside(tree: Tree, path: str, entry: Entry) -> list[Finding]:
 def why_no_statistics(name: str, content: bytes) -> str:
     """Return why bytes are no statistics file of this name, an empty text where they are one."""
     try:
-        msgspec.json.decode(content, type=_FORMS[name])
+        decoded(content, _FORMS[name])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return str(error) or "it is no JSON"
     return ""

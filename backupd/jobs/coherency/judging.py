@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from backupd.decoding import decoder
 from backupd.errors import CorruptHistory
 from backupd.items import SERVER_KINDS, ItemKey, Kind, file_name_of, identifier_of, is_digest, name_is_cut
 from backupd.jobs.coherency.findings import Finding
@@ -24,7 +25,7 @@ NUMBER_MAX = 2**63 - 1
 _SERVER_KIND_OF = {directory: kind for kind, directory in layout.SERVER_DIRECTORIES.items()}
 _NO_ITEMS = SERVER_KINDS | {Kind.ACCOUNT}
 _DIGEST = re.compile(rb'"digest":"([A-Za-z0-9+,]{43}=)"')
-_DECODER = msgspec.json.Decoder(State)
+_DECODER = decoder(State)
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from backupd import durable
+from backupd.decoding import decoded
 from backupd.items import is_digest
 from backupd.store import layout
 from backupd.store.foreign_files import Tree
@@ -41,7 +42,7 @@ def known(tree: Tree) -> set[str]:
     found = set()
     for line in content.splitlines():
         try:
-            loss = msgspec.json.decode(line, type=Loss)
+            loss = decoded(line, Loss)
         except (msgspec.DecodeError, UnicodeDecodeError):
             continue
         if is_digest(loss.digest):

@@ -12,6 +12,7 @@ from datetime import datetime
 
 import msgspec
 
+from backupd.decoding import decoded
 from backupd.jobs.coherency.check import Checked, Wanted
 from backupd.jobs.coherency.findings import SORTS, Finding, Weight
 from backupd.jobs.coherency.repair import Mended
@@ -61,7 +62,7 @@ def decode(facts: bytes | None) -> Remembered:
     if facts is None:
         return Remembered()
     try:
-        found = msgspec.json.decode(facts, type=Remembered)
+        found = decoded(facts, Remembered)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return Remembered()
     known = {code: count for code, count in found.counts.items() if code in SORTS}

@@ -14,8 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-import msgspec
-
+from backupd.decoding import decoded
 from backupd.items import digest_text, identifier_of
 from backupd.jobs.coherency.account_files import is_old, judge_beside
 from backupd.jobs.coherency.findings import Finding
@@ -71,7 +70,7 @@ def _maps(tree: Tree, found: list[Entry]) -> Iterator[Finding]:
     for name in maps:
         try:
             with tree.open(name) as file:
-                identity = msgspec.json.decode(file.read(MAP_BYTES_MAX), type=Identity)
+                identity = decoded(file.read(MAP_BYTES_MAX), Identity)
         except OSError as error:
             yield Finding(code="map.unreadable", path=name, detail=why_unreadable(error))
         except (ValueError, RecursionError) as error:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from backupd.decoding import decoded
 from backupd.errors import BackupPathRefused
 from backupd.jobs.doctor import verdict
 from backupd.jobs.doctor.mounts import Mount, find_mount
@@ -141,7 +142,7 @@ def lock_holder(lock: Path) -> tuple[int | None, str]:
     except OSError:
         return None, ""
     try:
-        told = msgspec.json.decode(content, type=Holder)
+        told = decoded(content, Holder)
     except (msgspec.DecodeError, UnicodeDecodeError):
         told = None
     if told is not None and told.pid in pids.values():

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 import msgspec
 import structlog
 
+from backupd.decoding import decoded
 from backupd.jobs.guard.rule import WINDOWS_MAX, Limits, judge, look_backs
 from backupd.store.ledger_tables import Remembered
 from backupd.store.protections import Protections, Suspension
@@ -124,7 +125,7 @@ class Guard:
     def _marks(self, now: datetime) -> list[Mark]:
         """Return the marks, with a new one where the last is old enough; none of them lies in the future."""
         kept = self._remembered.get(MARKS_NAME)
-        before = [] if kept is None else msgspec.json.decode(kept, type=list[Mark])
+        before = [] if kept is None else decoded(kept, list[Mark])
         marks = [mark for mark in before if mark[0] <= now]
         if not marks or now - marks[-1][0] >= MARK_EVERY:
             marks.append((now, self._store.index.highest_transaction()))

@@ -20,6 +20,7 @@ import msgspec
 import zstandard
 
 from backupd.coalescing import Entry
+from backupd.decoding import decoded
 from backupd.events import encode_change
 from backupd.items import ItemKey, Kind
 from backupd.states import State
@@ -71,12 +72,12 @@ def decode_parcel(content: bytes, name: str, server: str) -> Iterator[ItemStates
     """Yield what a parcel of a server holds. Raises `CorruptArchive`."""
     lines = _unpacked(content, name).split(b"\n")
     try:
-        header = msgspec.json.decode(lines[0], type=Header)
+        header = decoded(lines[0], Header)
         if header.format != FORMAT or header.server != server:
             raise _corrupt(name, f"it is of format {header.format} and of server {header.server!r}")
         for line in lines[1:]:
             if line:
-                yield msgspec.json.decode(line, type=ItemStates)
+                yield decoded(line, ItemStates)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _corrupt(name, str(error)) from error
 

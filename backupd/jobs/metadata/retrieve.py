@@ -24,6 +24,7 @@ import structlog
 
 from backupd import durable
 from backupd.clock import Clock, written
+from backupd.decoding import converted, decoded
 from backupd.errors import BackupPathRefused, CorruptHistory, VolumeError
 from backupd.items import ItemKey, Kind, identifier_of
 from backupd.jobs.metadata import names, parcels, plan
@@ -86,7 +87,7 @@ class Retrieval:
     def run(self, run: Run) -> Verdict:
         """Build the path. Raises `BackupPathRefused`, `VolumeError`, `SpaceExhausted`, `OSError`."""
         summary = self._summary()
-        identity = msgspec.convert(summary.map, ownership.Identity)
+        identity = converted(summary.map, ownership.Identity)
         layout = self._layout
         ownership.check(layout, identity.server, writable=True)
         with full_disk_told(layout.root):
@@ -113,7 +114,7 @@ class Retrieval:
         reason = "there is no summary of a backup on it"
         for one in reversed(found):
             try:
-                return msgspec.json.decode(self._content(one.name), type=Summary)
+                return decoded(self._content(one.name), Summary)
             except (msgspec.DecodeError, UnicodeDecodeError, VolumeError) as error:
                 reason = f"{one.name}: {error}"
         raise BackupPathRefused(

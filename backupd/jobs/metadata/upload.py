@@ -21,6 +21,7 @@ import structlog
 
 from backupd.clock import Clock, written
 from backupd.coalescing import Entry
+from backupd.decoding import converted, decoded
 from backupd.durable import step
 from backupd.errors import CorruptHistory, CorruptJournal, VolumeError
 from backupd.items import ItemKey
@@ -99,8 +100,8 @@ class MetadataUpload:
         newest = names.summary_objects(volume.names(names.SUMMARIES))[-1:]
         for one in newest:
             with volume.get(one.name) as file:
-                summary = msgspec.json.decode(file.read(parcels.PARCEL_BYTES_MAX), type=Summary)
-            since = msgspec.convert(summary.map, Identity).since
+                summary = decoded(file.read(parcels.PARCEL_BYTES_MAX), Summary)
+            since = converted(summary.map, Identity).since
             if since != identity.since:
                 raise VolumeError(
                     f"an earlier backup of this server rests there, begun {written(since)}",
@@ -117,7 +118,7 @@ class MetadataUpload:
         For a volume nothing was sent to yet that is now: what is older is for the first pass.
         """
         kept = self._remembered.get(_SENT)
-        sent = None if kept is None else msgspec.json.decode(kept, type=Sent)
+        sent = None if kept is None else decoded(kept, Sent)
         if sent is None or sent.volume != self._volume_id:
             outside = names.range_objects(self._volume.names(names.STATES))
             newest = max((one.last for one in outside), default=None)

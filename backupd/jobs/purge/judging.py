@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from backupd.clock import written
+from backupd.decoding import decoded
 from backupd.errors import BackupdError, CorruptHistory, CorruptJournal
 from backupd.events import Change
 from backupd.items import ItemKey, Kind
@@ -64,7 +65,7 @@ def pending(store: Store, cursor: int) -> Pending:
     while waiting := store.ledger.waiting_after(last, limit=_ENTRIES_AT_ONCE):
         last = waiting[-1].key
         for row in waiting:
-            found.take(msgspec.json.decode(row.change, type=Change))
+            found.take(decoded(row.change, Change))
     return found
 
 

@@ -20,6 +20,7 @@ import structlog
 from backupd.appservers.base import AppServer, Reading
 from backupd.clock import Clock
 from backupd.coalescing import Group
+from backupd.decoding import decoded
 from backupd.errors import (
     AppServerRefused,
     AppServerUnavailable,
@@ -276,4 +277,4 @@ def _back_off_seconds(attempts: int) -> int:
 
 
 def _change_of(row: Waiting) -> Change:
-    return msgspec.json.decode(row.change, type=Change)
+    return decoded(row.change, Change)

@@ -17,6 +17,7 @@ import msgspec
 
 from backupd import durable
 from backupd.clock import written
+from backupd.decoding import decoded
 from backupd.errors import BackupdError, UsageError
 
 KEPT = ".backupd-export"
@@ -125,7 +126,7 @@ def _marker(root: Path) -> Marker:
             raise ExportRefused(f"{root / KEPT} is a link")
         descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as opened:
-            marker = msgspec.json.decode(opened.read(MARKER_BYTES_MAX), type=Marker)
+            marker = decoded(opened.read(MARKER_BYTES_MAX), Marker)
     except FileNotFoundError as error:
         raise ExportRefused(
             f"{root} is not empty, and no export began it", hint="export into an empty directory"
