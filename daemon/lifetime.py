@@ -374,6 +374,7 @@ class Daemon:
         if name == STORE:
             self._outward.chosen.set()
             return
+        self._outward.look_soon()
         self._apply_settings()
         self._blobless.changed()
         self._announcing.look_soon()

@@ -74,10 +74,11 @@ class Reader:
     def _run(self, line: str) -> Typed:
         name, *rest = shlex.split(self._placed(line))
         if name == "backupctl":
-            begins_anew = bool({"setBackupVolume", "ZxBackup_DestPath"} & set(rest))
+            may_begin_anew = bool({"setBackupVolume", "ZxBackup_DestPath", "doUpdateBucket"} & set(rest))
             began = self.daemon.status()["started"]
             done = self.daemon.console(*rest, check=False)
-            if begins_anew and not done.returncode:
+            stays = re.search(rb"already|external backup +unused", done.stdout + done.stderr)
+            if may_begin_anew and not done.returncode and not stays:
                 self._wait_until_anew(began)
             return Typed(line=line, status=done.returncode, said=(done.stdout + done.stderr).decode())
         if name == "systemctl":
