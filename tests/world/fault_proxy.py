@@ -48,7 +48,7 @@ class Message:
 
 @dataclass
 class FaultProxy:
-    """What is to happen, and what has. `answer` is a status and a body given in the server's place.
+    """What is to happen, and what has. While `hanging`, requests are taken and nothing comes of them. `answer` is a status and a body given in the server's place.
 
     It is given to every request, or to those whose first line begins with `answer_to`. With `certificates`
     (of `brokers.make_certificates`) clients must come by TLS.
@@ -64,6 +64,7 @@ class FaultProxy:
     answer_headers: dict[bytes, bytes] = field(default_factory=dict)
     certificates: Path | None = None
     port: int = 0
+    hanging: bool = False
     struck: Counter[str] = field(default_factory=Counter)
     requests: int = 0
 
@@ -119,6 +120,8 @@ class FaultProxy:
     ) -> bool:
         """Pass one request on, or strike; tell whether the connection goes on."""
         self.requests += 1
+        if self.hanging:
+            await asyncio.Event().wait()
         fault = ""
         if self._chance.random() < self.rate:
             fault = self.faults[self.struck.total() % len(self.faults)]
