@@ -141,10 +141,10 @@ class ExternalVolumes:
         """
         try:
             choice = self.choice()
-            facts = f"{choice} {self._retention()}"
+            facts = str(choice)
             if isinstance(choice, BucketChoice):
                 bucket = volume_choice.bucket_of(choice, self.buckets())
-                settings = chosen.settings_of(choice, bucket, self._server_id)
+                settings = chosen.settings_of(choice, bucket, self._server_id, self._retention())
                 facts += f" {settings} {settings.secret.revealed}"
         except BackupdError:
             return None

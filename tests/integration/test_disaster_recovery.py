@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from backupd.volumes.s3 import S3Volume
-from tests.conftest import missing_program
 from tests.integration.test_external_restore import contents
 from tests.world import corpus, mailtree
 from tests.world.daemons import Daemon
@@ -23,7 +22,6 @@ from tests.world.followed_page import Reader, sections_of
 from tests.world.mailhost import MailHost
 from tests.world.patience import eventually
 from tests.world.stores import Store
-from tests.world.swift import PACKAGES
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "disaster-recovery.md"
@@ -112,14 +110,6 @@ def is_outside(daemon: Daemon) -> bool:
     through = (view.get("metadata") or {}).get("sent_through") or 0
     recorded = status["recorder"]["recorded"]
     return not view.get("waiting_objects") and view.get("cached_objects", 0) > 0 and through >= recorded > 0
-
-
-@pytest.fixture
-def real_store(request: pytest.FixtureRequest) -> Store:
-    """Return Swift where it is installed, else moto."""
-    is_there = not any(missing_program(package) for package in PACKAGES)
-    store: Store = request.getfixturevalue("swift" if is_there else "moto")
-    return store
 
 
 @pytest.fixture
