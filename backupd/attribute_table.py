@@ -10,11 +10,15 @@ from __future__ import annotations
 from backupd.attribute import Attribute, Level, Type
 
 _ALL_LEVELS = (Level.GLOBAL, Level.SERVER, Level.COS, Level.ACCOUNT)
-_PURGE = "kept for the purge, which this version does not have yet"
 _ALWAYS = "always so here"
 _NOT_HERE = "nothing of this kind exists here"
 _OWN_BOUNDS = "this daemon bounds its own batches and waits"
 _VOLUMES = "this version keeps everything on the Backup Path"
+
+
+def _retention(name: str, meaning: str) -> Attribute:
+    return Attribute(name=name, type=Type.INTEGER, default=30, maximum=36_500, unit="days", meaning=meaning)
+
 
 TABLE: tuple[Attribute, ...] = (
     Attribute(
@@ -68,8 +72,7 @@ TABLE: tuple[Attribute, ...] = (
         name="backupPurgeScheduler",
         type=Type.SCHEDULE,
         default={"cron-enabled": True, "cron-pattern": "0 4 * * 6"},
-        meaning="When the purge runs, in local time.",
-        no_effect=_PURGE,
+        meaning="When the purge runs, in local time; a SmartScan that is due at the same minute comes first.",
     ),
     Attribute(
         name="backupCoherencyCheckScheduler",
@@ -112,23 +115,35 @@ TABLE: tuple[Attribute, ...] = (
         default={"cron-enabled": True, "cron-pattern": "* * * * *"},
         meaning="When metadata is uploaded to the external volume, in local time.",
     ),
-    Attribute(
-        name="ZxBackup_DataRetentionDays",
-        type=Type.INTEGER,
-        default=30,
-        maximum=36_500,
-        unit="days",
-        meaning="How long a deleted item stays in the backup; 0 is forever.",
-        no_effect=_PURGE,
+    _retention(
+        "ZxBackup_DataRetentionDays",
+        "How long a deleted item stays in the backup; 0 is forever.",
+    ),
+    _retention(
+        "backupAccountsRetentionDays",
+        "How long a deleted account stays in the backup, with all that went with it; 0 is forever.",
+    ),
+    _retention(
+        "backupServerArchivesRetentionDays",
+        "How long an archive of the server stays; 0 is forever. The newest of each kind always does.",
     ),
     Attribute(
-        name="backupAccountsRetentionDays",
+        name="backupPurgeShareMax",
         type=Type.INTEGER,
-        default=30,
-        maximum=36_500,
-        unit="days",
-        meaning="How long a deleted account stays in the backup; 0 is forever.",
-        no_effect=_PURGE,
+        default=20,
+        minimum=1,
+        maximum=100,
+        unit="percent",
+        meaning="A purge that would take more than this share of the items, accounts or bytes stops and asks "
+        "for force true; 100 is never.",
+    ),
+    Attribute(
+        name="backupBlobGraceHours",
+        type=Type.INTEGER,
+        default=24,
+        maximum=8_760,
+        unit="hours",
+        meaning="How long a content that nothing refers to any more stays before a purge removes it.",
     ),
     Attribute(
         name="backupBloblessMode",
@@ -195,9 +210,8 @@ TABLE: tuple[Attribute, ...] = (
     Attribute(
         name="ZxBackup_PurgeCustomizations",
         type=Type.BOOLEAN,
-        default=False,
-        meaning="Remove old daily archives.",
-        no_effect=_PURGE,
+        default=True,
+        meaning="Let the purge remove old daily archives of configuration and customizations.",
     ),
     Attribute(
         name="backupSaveIndex",

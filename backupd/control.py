@@ -159,9 +159,10 @@ class StatusReply(Answer, frozen=True, kw_only=True, tag="status"):
 
     `recoverable_until` is the moment up to which every change known to the AppServer is in the backup.
     `gaps` are the first of `gaps_total`; `operations` are those that run or wait;
-    `last_proven_restore` is when a restore drill last succeeded; `volume` is the external one, if any;
-    `legal_holds` counts accounts with a hold of
-    their own, `all_held` tells that all are held.
+    `last_proven_restore` is when a restore drill last succeeded, `last_purge` when a purge came to its end;
+    `volume` is the external one, if any;
+    `condemned_blobs` are those that nothing refers to and that the next purges remove; `legal_holds` counts
+    accounts with a hold of their own, `all_held` tells that all are held.
     """
 
     server_id: str
@@ -187,6 +188,8 @@ class StatusReply(Answer, frozen=True, kw_only=True, tag="status"):
     space: SpaceView = SpaceView()
     last_proven_restore: datetime | None = None
     volume: VolumeView | None = None
+    last_purge: datetime | None = None
+    condemned_blobs: int = 0
     legal_holds: int = 0
     all_held: bool = False
     retention_suspended: int = 0

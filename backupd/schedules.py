@@ -31,7 +31,7 @@ JOBS = (
         name="purge",
         attribute="backupPurgeScheduler",
         meaning="the purge of what retention no longer covers",
-        not_yet="this version does not have the purge yet: nothing runs",
+        operation="doPurge",
     ),
     ScheduledJob(
         name="coherencyCheck",

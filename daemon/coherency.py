@@ -67,7 +67,6 @@ class CoherencyWorks:
         clock: Clock,
         workers: int | None,
         scheduled: Callable[[], tuple[str | None, int | None]],
-        expects_blobs: Callable[[], bool] = lambda: True,
     ) -> None:
         """`scheduled` returns share and minutes of runs that a schedule starts."""
         self._store = store
@@ -76,7 +75,6 @@ class CoherencyWorks:
         self._clock = clock
         self._workers = workers
         self._scheduled = scheduled
-        self._expects_blobs = expects_blobs
 
     def factories(self) -> dict[str, Factory]:
         """Return the factory of this type of operation."""
@@ -99,7 +97,7 @@ class CoherencyWorks:
 
         async def work(run: Run) -> Verdict:
             accounts = await asyncio.to_thread(self._accounts, named)
-            wanted = job.wanted_of(accounts, sample, minutes, expects_blobs=self._expects_blobs())
+            wanted = job.wanted_of(accounts, sample, minutes)
             return await self._run(
                 run, wanted, fix=bool(given.get("fixBackup")), compare=bool(given.get("checkZimbra"))
             )

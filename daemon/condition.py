@@ -47,6 +47,7 @@ OPERATION_FAILED = "operation_failed"
 UNSENT = "notifications_unsent"
 RUN_MISSED = "run_missed"
 SERVICES_STOPPED = "services_stopped"
+CLOCK_IN_DOUBT = "clock_in_doubt"
 MASS_DELETION = "mass_deletion"
 MASS_DELETION_MORE = "mass_deletion_of_more"
 NOT_HELD = "contents_not_held"
@@ -79,6 +80,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     unsent: str = ""
     metrics_trouble: str = ""
     config_trouble: str = ""
+    clock_doubt: str = ""
     last_proven_restore: datetime | None = None
     volume: VolumeView | None = None
     suspensions: Sequence[SuspensionView] = ()
@@ -276,6 +278,14 @@ def _store_problems(facts: Facts) -> list[Problem]:
                 "configuration_broken",
                 f"the configuration can't be used as it stands now: {facts.config_trouble}",
                 "the one before stays in force, but the next start would fail: mend it, then reload",
+            )
+        )
+    if facts.clock_doubt:
+        found.append(
+            _attention(
+                CLOCK_IN_DOUBT,
+                f"the clock is in doubt, so nothing is purged: {facts.clock_doubt}",
+                "set the clock (timedatectl); if it is right, once: backupctl backup doPurge force true",
             )
         )
     if facts.metrics_trouble:

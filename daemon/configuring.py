@@ -145,7 +145,7 @@ class Configuring:
             ScheduleView(job=job.name) if running is None else running,
             pattern=schedule.cron_pattern,
             enabled=schedule.cron_enabled,
-            note=job.not_yet,
+            note=job.not_yet or ("" if running is None else running.note),
             is_inherited=resolved.is_inherited,
         )
         return SchedulesReply(level=level, subject=scopes.server, schedules=(view,))
@@ -165,7 +165,9 @@ class Configuring:
             )
             value = msgspec.to_builtins(wanted)
             await asyncio.to_thread(self._settings.set, job.attribute, scopes, value)
-        return DoneReply(note=f"{job.name}: {job.not_yet}" if job.not_yet else "")
+        running = next((one for one in self._scheduler.jobs if one.name == job.name), None)
+        note = job.not_yet or ("" if running is None else running.note)
+        return DoneReply(note=f"{job.name}: {note}" if note else "")
 
     # ------------------------------------------------------------------- scopes
 

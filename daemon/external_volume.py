@@ -11,6 +11,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterator
+from datetime import datetime
 from typing import BinaryIO, NoReturn
 
 import structlog
@@ -29,6 +30,7 @@ from backupd.volumes.base import ByteSource
 from backupd.volumes.chosen import ChosenVolume
 from backupd.volumes.failures import VolumeClosed
 from backupd.volumes.key_source import read_keyring
+from backupd.volumes.retrying import RetryBudget
 from backupd.volumes.s3_settings import Retention
 
 STORE = "backupArchivingStore"
@@ -87,6 +89,7 @@ class ExternalVolumes:
         self._clock = clock
         self._ended = threading.Event()
         self._made: list[ChosenVolume] = []
+        self._in_use: ChosenVolume | None = None
 
     def choice(self) -> VolumeChoice:
         """Return the choice in force. Raises `UsageError` for a value that means nothing."""
@@ -109,6 +112,7 @@ class ExternalVolumes:
                 volume=UnusableVolume(error),
                 is_remote=True,
             )
+        self._in_use = made
         if made is None:
             return None
         return External(
@@ -116,9 +120,17 @@ class ExternalVolumes:
         )
 
     def open(
-        self, choice: VolumeChoice, *, server_id: str | None, buckets: tuple[Bucket, ...] | None = None
+        self,
+        choice: VolumeChoice,
+        *,
+        server_id: str | None,
+        buckets: tuple[Bucket, ...] | None = None,
+        budget: RetryBudget | None = None,
     ) -> ChosenVolume | None:
-        """Make the volume of a choice, None for the default one. Raises `UsageError`, `ConfigError`."""
+        """Make the volume of a choice, None for the default one. Raises `UsageError`, `ConfigError`.
+
+        `budget` is how long a store that does not answer is asked again.
+        """
         if isinstance(choice, DefaultChoice):
             return None
         made = chosen.make(
@@ -129,6 +141,7 @@ class ExternalVolumes:
             retention=self._retention(),
             clock=self._clock,
             sleep=self._sleep,
+            budget=budget,
         )
         assert made is not None
         self._made.append(made)
@@ -160,6 +173,14 @@ class ExternalVolumes:
             made.close()
             self._made.remove(made)
         return True
+
+    def remove_leftovers(self, before: datetime) -> int:
+        """Remove what uploads begun before a moment never ended on the volume in use; return how many.
+
+        Raises `VolumeError`.
+        """
+        store = None if self._in_use is None else self._in_use.store
+        return 0 if store is None else store.remove_leftovers(before)
 
     @property
     def encrypts(self) -> bool:

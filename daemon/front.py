@@ -48,6 +48,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     protecting: Protecting
     blobless: Blobless
     config_trouble: Callable[[], str]
+    clock_doubt: Callable[[], str]
     volume: Callable[[], VolumeView | None]
     tables: tuple[Mapping[str, Answering], ...]
 
@@ -82,6 +83,7 @@ class Front:
             unsent=of.announcing.unsent,
             metrics_trouble=lambda: self._listener.trouble,
             config_trouble=of.config_trouble,
+            clock_doubt=of.clock_doubt,
             volume=of.volume,
             blobless=of.blobless.view,
         )

@@ -31,6 +31,7 @@ from backupd.store.store import Store
 from daemon import blobless, wiring
 from daemon.announcing import Announcing
 from daemon.blobless import Blobless
+from daemon.clock_watch import ClockWatch
 from daemon.control_socket import ControlSocket
 from daemon.damage_watch import DamageWatch
 from daemon.effects import Effects
@@ -219,10 +220,12 @@ class Daemon:
             volume=self._outward.view,
             tables=(self._outward.table(self._queue),),
             blobless=self._blobless,
+            clock_doubt=lambda: self._clock_watch.doubt,
         )
         self._front = Front(parts)
 
     def _factories(self, store: Store, appserver: AppServer) -> dict[str, Factory]:
+        self._clock_watch = ClockWatch(store, clock=self._clock)
         self._guard = make_guard(store, self._settings, self._server_id)
         made = make_factories(
             Ingredients(
@@ -233,11 +236,11 @@ class Daemon:
                 appserver=appserver,
                 settings=self._settings,
                 recording=self._recording,
+                clock_watch=self._clock_watch,
                 enrolling=self._enrolling,
                 guard=self._guard,
                 wait_until_gathering=self._realtime.wait_until_gathering,
-                metadata=self._outward.metadata,
-                open_archive=self._outward.open_archive,
+                outward=self._outward,
             )
         )
         return made | self._outward.factories()
@@ -263,8 +266,7 @@ class Daemon:
 
     async def run(self) -> None:
         """Run until `end` is called. Raises what a part could not cope with: a bug."""
-        interrupted = await self._queue.load()
-        for operation in interrupted:
+        for operation in await self._queue.load():
             log.warning("operation_interrupted", operation=operation.uuid, type=operation.type)
         async with (
             ControlSocket(self._config.control.socket, self._front.answers, group=self._config.control.group),
@@ -283,6 +285,7 @@ class Daemon:
                     ("scheduler", self._scheduler.run()),
                     ("warnings", self._effects.warn_again()),
                     ("blobless", self._blobless.run()),
+                    ("clock watch", self._clock_watch.run()),
                     ("announcing", self._announcing.run(self._front.answers.status)),
                     ("gaps", self._gaps.run()),
                     ("reloading", self._reloading.run()),
@@ -368,11 +371,9 @@ class Daemon:
 
     def _take_setting(self, name: str) -> None:
         log.info("attribute_changed", attribute=name)
-        if name == "ZxBackup_DestPath":
-            self.begin_again()
-            return
-        if name == STORE:
-            self._outward.chosen.set()
+        if name in {"ZxBackup_DestPath", STORE}:
+            anew = self.begin_again if name == "ZxBackup_DestPath" else self._outward.chosen.set
+            anew()
             return
         self._outward.look_soon()
         self._apply_settings()

@@ -150,6 +150,11 @@ TABLE = (
     _gauge("blob_cache_limit_bytes", "What those and the waiting ones may take together."),
     _gauge("metadata_sent_age_seconds", "Since when no metadata was sent to the external volume."),
     _gauge("metadata_pass_timestamp_seconds", "When archives of all accounts were last outside; 0: not yet."),
+    # Retention
+    _gauge("purge_last_end_timestamp_seconds", "When a purge last came to its end; 0: never."),
+    _gauge("purge_last_freed_bytes", "What the last successful purge freed; none before the first."),
+    _gauge("purge_condemned_blobs", "Contents that nothing refers to, and that wait for the end of grace."),
+    _gauge("clock_in_doubt", "1 if the clock is in doubt, so that nothing is purged."),
     # The process
     _counter("logged_total", "Log lines of level warning and error, by event.", "level", "event"),
     _gauge("process_virtual_memory_bytes", "Virtual memory size in bytes."),

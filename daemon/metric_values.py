@@ -12,9 +12,10 @@ import msgspec
 from backupd.jobs.coherency.findings import SORTS
 from backupd.keeping_views import CoherencyView
 from backupd.operations import Operation, OperationStatus
-from backupd.views import Severity
+from backupd.views import Problem, Severity
 from backupd.volume_views import MetadataView, VolumeView
 from backupd.volumes.counting import CALLS
+from daemon.condition import CLOCK_IN_DOUBT
 from daemon.freshness import Freshness
 from daemon.scheduler import Job
 from daemon.standing import Survey
@@ -64,6 +65,7 @@ def values(facts: Facts) -> Iterator[Value]:
     yield from _schedules(facts.survey.jobs)
     yield from _holdings(facts.survey)
     yield from _volume(facts.survey.status.volume, facts.survey.status.now)
+    yield from _purges(facts.survey, status.problems)
     for (level, event), count in sorted(facts.logged.items()):
         yield "logged_total", (level, event), count
 
@@ -215,6 +217,19 @@ def _volume(volume: VolumeView | None, now: datetime) -> Iterator[Value]:
     yield "metadata_sent_age_seconds", (), _age(now, since)
     passed = metadata.last_pass
     yield "metadata_pass_timestamp_seconds", (), 0 if passed is None else passed.timestamp()
+
+
+def _purges(survey: Survey, problems: Sequence[Problem]) -> Iterator[Value]:
+    yield "purge_last_end_timestamp_seconds", (), survey.last_purge.timestamp() if survey.last_purge else 0
+    yield "purge_condemned_blobs", (), survey.condemned
+    done = [
+        one
+        for one in survey.operations
+        if one.type == "doPurge" and one.status is OperationStatus.SUCCESSFUL and "freedBytes" in one.counts
+    ]
+    if done:
+        yield "purge_last_freed_bytes", (), max(done, key=_end).counts["freedBytes"]
+    yield "clock_in_doubt", (), any(problem.name == CLOCK_IN_DOUBT for problem in problems)
 
 
 def _end(operation: Operation) -> datetime:

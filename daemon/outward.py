@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from backupd.attributes import Settings
 from backupd.clock import Clock, wait_until_set
 from backupd.config import Config
 from backupd.jobs.metadata import MetadataUpload
-from backupd.operations import OperationStatus
+from backupd.operations import OperationStatus, Run
 from backupd.store.outside.catalog import Catalog
 from backupd.store.outside.reading import External
+from backupd.store.outside.reclaiming import Reclaimed
 from backupd.store.store import Store
 from backupd.volume_choice import VolumeChoice
 from backupd.volume_views import VolumeView
@@ -37,6 +39,8 @@ from daemon.volume_commands import VolumeCommands, VolumeSetting
 from daemon.volume_works import MIGRATION, VolumeWorks
 
 LOOK_SECONDS = 30.0
+LEFT_OVER_AFTER = timedelta(days=1)
+"""An upload that has not ended by then never will."""
 
 log = structlog.get_logger(__name__)
 
@@ -127,6 +131,14 @@ class Outward:
         await asyncio.to_thread(self._volumes.close)
         await self._uploading.close()
 
+    def reclaim(self, run: Run) -> Reclaimed | None:
+        """Give back the room that dead contents take outside; None without an external volume. Blocks.
+
+        What uploads that never ended left there goes too.
+        """
+        self._volumes.remove_leftovers(self._clock.now() - LEFT_OVER_AFTER)
+        return self._uploading.reclaim(run)
+
     def open_archive(self, wanted: str, source: Path) -> BlobArchive:
         """Open the contents of another Backup Path that rest outside; see `blob_archives`."""
         return open_archive(self._volumes, wanted, source, clock=self._clock, parent=self._scratch)
@@ -153,7 +165,7 @@ class Outward:
         self._look.set()
 
     async def _watch(self) -> None:
-        """Have a lifetime with new credentials begin, wherever they came from; a secret's file tells nobody."""
+        """Have a lifetime with new credentials begin; a secret's file tells nobody of a change."""
         self._made_of = await asyncio.to_thread(self._volumes.made_of)
         while not await asyncio.to_thread(self._is_reached_otherwise):
             self._look.clear()

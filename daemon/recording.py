@@ -91,6 +91,11 @@ class Recording:
             unwanted=self._recorder.counts.unwanted,
         )
 
+    @property
+    def cursor(self) -> int:
+        """The sequence number up to which everything is recorded."""
+        return self._recorder.cursor
+
     async def between_rounds(self, work: Callable[[], T]) -> T:
         """Run blocking work while histories, blobs and index are its alone (`Recorder.between_rounds`)."""
         return await self._recorder.between_rounds(work)

@@ -15,6 +15,7 @@ from backupd.clock import Clock
 from backupd.control import StatusReply
 from backupd.keeping_views import BloblessView, CoherencyView, SuspensionView
 from backupd.operations import Operation, OperationStatus
+from backupd.store.ledger_tables import Condemned
 from backupd.store.protections import Protections
 from backupd.store.store import Store
 from backupd.views import BrokerView, CountView, GapView, OperationView, RecorderView, ScannerView, SpaceView
@@ -53,6 +54,8 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     states: int
     accounts_deleted: int
     damaged: int
+    last_purge: datetime | None
+    condemned: int
 
 
 class Standing:
@@ -78,6 +81,7 @@ class Standing:
         config_trouble: Callable[[], str] = str,
         volume: Callable[[], VolumeView | None] = lambda: None,
         blobless: Callable[[], BloblessView] = BloblessView,
+        clock_doubt: Callable[[], str] = str,
     ) -> None:
         """Make it; `unsent` says in words what admins could not be told."""
         self._store = store
@@ -85,6 +89,7 @@ class Standing:
         self._metrics_trouble = metrics_trouble
         self._config_trouble = config_trouble
         self._blobless = blobless
+        self._clock_doubt = clock_doubt
         self._server_id = server_id
         self._server_name = server_name
         self._broker_url = broker_url
@@ -137,6 +142,7 @@ class Standing:
             unsent=self._unsent(),
             metrics_trouble=self._metrics_trouble(),
             config_trouble=self._config_trouble(),
+            clock_doubt=self._clock_doubt(),
             last_proven_restore=_last_success(operations, DRILL_TYPE),
             volume=self._volume(),
             suspensions=stored.suspensions,
@@ -159,6 +165,8 @@ class Standing:
             states=stored.states,
             accounts_deleted=stored.accounts_deleted,
             damaged=len(facts.damaged),
+            last_purge=stored.last_purge,
+            condemned=stored.condemned,
         )
 
     def _reply(
@@ -196,6 +204,8 @@ class Standing:
             space=stored.space,
             last_proven_restore=facts.last_proven_restore,
             volume=facts.volume,
+            last_purge=stored.last_purge,
+            condemned_blobs=stored.condemned,
             legal_holds=stored.legal_holds,
             all_held=stored.all_held,
             retention_suspended=len(stored.suspensions),
@@ -245,6 +255,8 @@ class Standing:
             not_enabled=len(self._enrolling.left_out),
             last_scan=info.last_scan,
             last_scan_began=last_scan_began,
+            last_purge=store.statistics.backup().last_purge_ended,
+            condemned=Condemned(store.ledger).count(),
             accounts=info.accounts,
             counts=info.counts,
             coherency=coherency.view(store),
@@ -302,6 +314,8 @@ class _Stored(msgspec.Struct, frozen=True, kw_only=True):
     doubts: list[Doubt] = []
     last_scan: datetime | None = None
     last_scan_began: datetime | None = None
+    last_purge: datetime | None = None
+    condemned: int = 0
     accounts: int = 0
     counts: tuple[CountView, ...] = ()
     space: SpaceView = SpaceView()

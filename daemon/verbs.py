@@ -7,7 +7,6 @@ verb adds its factories here, and its command to the table.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import msgspec
 
@@ -21,11 +20,12 @@ from backupd.jobs.restore import AccountRestore, ContentRestore, Export, Externa
 from backupd.jobs.smartscan.scan import SmartScan
 from backupd.store.store import Store
 from daemon import wiring
-from daemon.blob_archives import BlobArchive
+from daemon.clock_watch import ClockWatch
 from daemon.coherency import CoherencyWorks
 from daemon.enrolling import Enrolling
-from daemon.metadata_sending import MetadataSending
 from daemon.operations_queue import Factory
+from daemon.outward import Outward
+from daemon.purging import Purging
 from daemon.recording import Recording
 from daemon.works import Works
 
@@ -40,11 +40,11 @@ class Ingredients(msgspec.Struct, frozen=True, kw_only=True):
     appserver: AppServer
     settings: Settings
     recording: Recording
+    clock_watch: ClockWatch
     enrolling: Enrolling
     guard: Guard
     wait_until_gathering: Callable[[], Awaitable[object]]
-    metadata: MetadataSending
-    open_archive: Callable[[str, Path], BlobArchive]
+    outward: Outward
 
     def value(self, attribute: str) -> str:
         """Return an attribute of this server as it is now, as text."""
@@ -57,7 +57,22 @@ class Ingredients(msgspec.Struct, frozen=True, kw_only=True):
 
 def make_factories(of: Ingredients) -> dict[str, Factory]:
     """Return a factory for each type of operation."""
-    return {**_scans_and_restores(of).factories(), **_checks(of).factories()}
+    purging = Purging(
+        of.store,
+        of.recording,
+        of.settings,
+        of.clock_watch,
+        server_id=of.server_id,
+        clock=of.clock,
+        guard=of.guard,
+        sent_through=of.outward.metadata.sent_through,
+        reclaim=of.outward.reclaim,
+    )
+    return {
+        **_scans_and_restores(of).factories(),
+        **_checks(of).factories(),
+        **purging.factories(),
+    }
 
 
 def _checks(of: Ingredients) -> CoherencyWorks:
@@ -112,7 +127,7 @@ def _scans_and_restores(of: Ingredients) -> Works:
         archives_customizations=lambda: of.is_true("ZxBackup_BackupCustomizations"),
         clock=clock,
         wait_until_gathering=of.wait_until_gathering,
-        metadata=of.metadata,
-        open_archive=of.open_archive,
+        metadata=of.outward.metadata,
+        open_archive=of.outward.open_archive,
         archives_metadata=lambda: of.is_true("scheduledMetadataArchivingEnabled"),
     )

@@ -21,6 +21,7 @@ from backupd.errors import UsageError
 from backupd.store.ledger import Ledger
 from backupd.store.store import Store
 from backupd.volume_choice import BucketChoice, DefaultChoice, VolumeChoice, described
+from backupd.volumes.retrying import RetryBudget
 from daemon import views
 from daemon.answering import Answering, Given
 from daemon.external_volume import STORE, ExternalVolumes
@@ -31,6 +32,8 @@ from daemon.volume_works import CREDENTIALS, VolumeWorks, bucket_choice, claimed
 
 CLAIM_SECONDS = 60.0
 """How long a place may take to be looked at before it is chosen."""
+CLAIM_BUDGET = RetryBudget(attempts=3, seconds=20.0)
+"""Somebody waits for the answer: a store that is away is not asked for minutes."""
 SECRETS = ("access_key", "secret", "secret_file", "bucket_name", "region", "url", "prefix")
 LISTING = "doListLostContents"
 RETRIEVAL = "retrieveMetadataFromArchive S3"
@@ -140,7 +143,7 @@ class VolumeCommands:
 
     async def _claimed(self, choice: VolumeChoice) -> VolumeChoice:
         def claim() -> VolumeChoice:
-            opened = self._volumes.open(choice, server_id=self._store.identity.server)
+            opened = self._volumes.open(choice, server_id=self._store.identity.server, budget=CLAIM_BUDGET)
             assert opened is not None
             try:
                 return claimed(self._store, opened, choice, self._clock)

@@ -113,8 +113,8 @@ def _metadata(volume: VolumeView, now: datetime) -> list[Problem]:
             METADATA,
             f"no metadata was sent to {volume.title} since {since:%Y-%m-%d %H:%M} UTC: {reason}",
             view.hint
-            or "what changed since then would be lost with this machine; everything is kept here and goes out by "
-            "itself once the volume takes it",
+            or "what changed since then would be lost with this machine; everything is kept here and goes "
+            "out by itself once the volume takes it",
         )
     ]
 

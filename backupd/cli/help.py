@@ -61,6 +61,7 @@ _NOTES = {
 }
 _PLACES = {"config": (1, "LEVEL"), "scheduler": (0, "JOB"), "core": (1, "STORE")}
 """Which word of a module's commands has many forms, and what stands for it in the overview."""
+_FORMS_SHOWN_MAX = 3
 _GROUPED_MIN = 8
 """A module with fewer commands needs no headings."""
 _MEANING_CHARACTERS_MIN = 24
@@ -143,11 +144,25 @@ def combinations(module: str, rows: Sequence[Command]) -> list[tuple[str, str]]:
     split = [tuple(command.name.split()) for command in rows]
     forms = [list(dict.fromkeys(words)) for words in zip(*split, strict=False)]
     if set(product(*forms)) != set(split):
-        return [(command.name, command.meaning) for command in rows]
+        return _by_verb(rows)
     place, word = _PLACES.get(module, (-1, ""))
     shown = [word if number == place else "|".join(form) for number, form in enumerate(forms)]
     told = f"{word}: {', '.join(forms[place])}" if word else ""
     return [(" ".join(shown), told)]
+
+
+def _by_verb(rows: Sequence[Command]) -> list[tuple[str, str]]:
+    """Return names and meanings with one pair for all commands of a first word."""
+    verbs: dict[str, list[Command]] = {}
+    for command in rows:
+        verbs.setdefault(command.name.partition(" ")[0], []).append(command)
+    pairs = []
+    for verb, same in verbs.items():
+        forms = [command.name.partition(" ")[2] for command in same]
+        is_short = len(forms) <= _FORMS_SHOWN_MAX
+        shown = "|".join(forms) if is_short else "TYPE"
+        pairs.append((f"{verb} {shown}", (same[0] if is_short else same[-1]).meaning))
+    return pairs
 
 
 def _rows(rows: list[Command], width: int) -> str:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from backupd.cli.ask import Daemon, Refused
 from backupd.cli.candidates import Pair
 from backupd.commands import COMMANDS
-from backupd.control import OperationsReply, Reply, ServicesReply, StatusReply
+from backupd.control import BucketsReply, OperationsReply, Reply, ServicesReply, StatusReply
 from backupd.errors import BackupdError
 from backupd.grammar import complete
 from backupd.parameters import Parameter, Type, Value
@@ -79,6 +79,12 @@ def _services(reply: Reply) -> list[Pair]:
     return [(one.name, one.meaning) for one in reply.services] if isinstance(reply, ServicesReply) else []
 
 
+def _buckets(reply: Reply) -> list[Pair]:
+    if not isinstance(reply, BucketsReply):
+        return []
+    return [(one.uuid, f"{one.store_type} {one.bucket_name} {one.label}") for one in reply.buckets]
+
+
 def _server(reply: Reply) -> list[Pair]:
     return [(reply.server_name, reply.server_id)] if isinstance(reply, StatusReply) else []
 
@@ -87,6 +93,7 @@ _QUESTIONS: tuple[
     tuple[Callable[[Parameter], bool], str, dict[str, Value], Callable[[Reply], list[Pair]]], ...
 ] = (
     (lambda one: one.type is Type.ACCOUNT, "backup getAvailableAccounts", {}, _accounts),
+    (lambda one: one.name == "bucket_configuration_id", "core listBuckets", {}, _buckets),
     (lambda one: one.type is Type.UUID, "backup getAllOperations", {"verbose": True}, _operations),
     (lambda one: one.name == "service_name", "backup getServices", {}, _services),
     (lambda one: one.name in {"server", "target_server"}, "backup status", {}, _server),

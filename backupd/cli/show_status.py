@@ -74,6 +74,7 @@ def _machine(status: StatusReply) -> Sequence[tuple[str, str]]:
         ("queue", "; ".join(running) or "empty"),
         ("proven restore", _proof(status)),
         ("coherency", _coherency(status)),
+        ("last purge", _purge(status)),
         *_next_runs(status),
     )
 
@@ -120,6 +121,14 @@ def _coherency(status: StatusReply) -> str:
     lost = f"; {known.lost:,} contents known as lost" if known.lost else ""
     share = f", {known.share:.0%} of a pass" if 0 < known.share < 1 else ""
     return f"{visible(found)}{lost}; checked {local(known.last_run)}{share}"
+
+
+def _purge(status: StatusReply) -> str:
+    ended = status.last_purge
+    told = "none yet" if ended is None else local(ended)
+    if ended is not None:
+        told += f", {duration((status.now - ended).total_seconds())} ago"
+    return told + (f"; {status.condemned_blobs:,} contents in grace" if status.condemned_blobs else "")
 
 
 def _broker(view: BrokerView) -> str:

@@ -51,6 +51,27 @@ ROWS = (
     ),
     Command(
         module="backup",
+        name="doPurge",
+        optional=(
+            Parameter(
+                "purge_days", Type.INTEGER, "these days instead of every retention in force, 1 or more"
+            ),
+            Parameter("backup_path", Type.PATH, "another server's Backup Path instead of the daemon's own"),
+            Parameter("dry_run", Type.BOOLEAN, "say what would go and why the rest stays", default=False),
+            Parameter(
+                "force",
+                Type.BOOLEAN,
+                "go on though an unusual share would go, or the clock is in doubt",
+                default=False,
+            ),
+            Parameter("verbose", Type.BOOLEAN, "log account by account what goes and stays", default=False),
+        ),
+        meaning="remove what was deleted longer ago than retention, and contents that nothing refers to",
+        kind=CommandKind.OPERATION,
+        replies=("operation",),
+    ),
+    Command(
+        module="backup",
         name="doBackupServerCustomizations",
         positional=(start("start the backup"),),
         optional=(REMOTE,),
@@ -64,6 +85,15 @@ ROWS = (
         positional=(start("start the backup"),),
         optional=(REMOTE,),
         meaning="record domains, COS and mailing lists, and dump the whole configuration anew",
+        kind=CommandKind.OPERATION,
+        replies=("operation",),
+    ),
+    Command(
+        module="backup",
+        name="doBackupLDAP",
+        positional=(start("start the backup"),),
+        optional=(REMOTE,),
+        meaning="dump the AppServer's directory now (accounts, domains, COS, lists), with the configuration",
         kind=CommandKind.OPERATION,
         replies=("operation",),
     ),

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import io
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -181,6 +181,24 @@ class Blobs:
             digest = name.rpartition("/")[2]
             if is_digest(digest) and blob_name(digest) == name:
                 yield digest
+
+    def remove(self, digests: Iterable[str]) -> int:
+        """Remove blobs that nothing refers to, durably; return the bytes they took. Raises `VolumeError`.
+
+        Outside they are only forgotten: the room there is given back later. Only the purge may call this, and
+        only while nothing records.
+        """
+        removed = 0
+        gone = list(digests)
+        for digest in gone:
+            removed += self._existing(digest) or 0
+            durable.step("blobs.remove")
+            self._volume.delete(blob_name(digest))
+        durable.step("blobs.removed")
+        self._volume.sync_deletions()
+        if self.outside is not None:
+            self.outside.forget(gone)
+        return removed
 
     def remove_leftovers(self) -> int:
         """Remove what dead processes staged; return how many files that were."""

@@ -9,22 +9,24 @@ nothing else; `salvage` gives what can still be read.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from backupd import durable
 from backupd.errors import CorruptHistory
-from backupd.items import ItemKey, Kind, identifier_of
+from backupd.items import ItemKey, Kind, file_name_of, identifier_of
 from backupd.states import State
 from backupd.store import history_format, layout
 from backupd.store.history_format import CLOSING, Parsed
-from backupd.volumes.disk import Directories, full_disk_told
+from backupd.volumes.disk import Directories, full_disk_told, sync_directory
 
 TAIL_BYTES = 64 << 10
 """How much of a big history `last` reads at first."""
 _TAIL_GROWTH = 8
+SYNCED_SINGLY_MAX = 12
+"""Up to this many directories are synced one by one; for more, one sync of the file system is quicker."""
 RECENT_STATES_MAX = 32
 """Of how many of the newest states `last` returns the events."""
 _LAST_BYTES = b"}" + CLOSING
@@ -106,19 +108,71 @@ class Histories:
             for path in self._files(f"{layout.SERVERS}/{directory}"):
                 yield self._walked(path, "", kind)
         for account_directory in self._names(layout.ACCOUNTS):
+            yield from self._walk_directory(account_directory)
+
+    def walk_account(self, account: str) -> Iterator[WalkedHistory]:
+        """Yield every history of one account, its own first, as `walk` does."""
+        yield from self._walk_directory(file_name_of(account))
+
+    def remove(self, key: ItemKey) -> int:
+        """Remove an item's history; return the bytes it took. `sync_directories` makes that durable."""
+        path = self._path(key)
+        try:
+            size = os.lstat(path).st_size
+            os.unlink(path)  # noqa: PTH108 - strings, as above
+        except FileNotFoundError:
+            return 0
+        return size
+
+    def sync_directories(self, keys: Iterable[ItemKey]) -> None:
+        """Make durable that these items' histories are gone."""
+        directories = {layout.history_place(key)[0] for key in keys}
+        if len(directories) > SYNCED_SINGLY_MAX:
+            durable.sync_file_system(Path(self._directories.root))
+            return
+        for directory in directories:
+            if self._directories.exists(directory):
+                sync_directory(self._directories.path(directory))
+
+    def contents(self) -> Iterator[bytes]:
+        """Yield the bytes of every history file as they are, whether they can be understood or not.
+
+        Raises `OSError` where one can't be read, but for those that vanish meanwhile.
+        """
+        for path in self._paths():
+            try:
+                yield _whole(os.open(path, os.O_RDONLY | _FLAGS))
+            except FileNotFoundError:
+                continue
+
+    def _paths(self) -> Iterator[str]:
+        for directory in layout.SERVER_DIRECTORIES.values():
+            yield from self._files(f"{layout.SERVERS}/{directory}")
+        for account_directory in self._names(layout.ACCOUNTS):
             relative = f"{layout.ACCOUNTS}/{account_directory}"
             if not self._directories.exists(relative):
                 continue
-            account = identifier_of(account_directory)
             own = f"{self._directories.path(relative)}/{layout.ACCOUNT_HISTORY}"
             if os.path.lexists(own):
-                found = self._walked(own, account, Kind.ACCOUNT)
-                account = found.key.account
-                yield found
+                yield own
             for items in (layout.ITEMS, layout.DOCUMENTS):
                 for bucket in self._names(f"{relative}/{items}"):
-                    for path in self._files(f"{relative}/{items}/{bucket}"):
-                        yield self._walked(path, account, None)
+                    yield from self._files(f"{relative}/{items}/{bucket}")
+
+    def _walk_directory(self, account_directory: str) -> Iterator[WalkedHistory]:
+        relative = f"{layout.ACCOUNTS}/{account_directory}"
+        if not self._directories.exists(relative):
+            return
+        account = identifier_of(account_directory)
+        own = f"{self._directories.path(relative)}/{layout.ACCOUNT_HISTORY}"
+        if os.path.lexists(own):
+            found = self._walked(own, account, Kind.ACCOUNT)
+            account = found.key.account
+            yield found
+        for items in (layout.ITEMS, layout.DOCUMENTS):
+            for bucket in self._names(f"{relative}/{items}"):
+                for path in self._files(f"{relative}/{items}/{bucket}"):
+                    yield self._walked(path, account, None)
 
     def _walked(self, path: str, account: str, kind: Kind | None) -> WalkedHistory:
         damage, states = "", list[State]()

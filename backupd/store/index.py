@@ -24,8 +24,17 @@ from typing import Any
 from backupd import durable
 from backupd.items import Area, ItemKey, Kind
 from backupd.states import State
-from backupd.store import database, index_losses, index_past, index_queries, index_search, index_writing
+from backupd.store import (
+    database,
+    index_losses,
+    index_past,
+    index_purging,
+    index_queries,
+    index_search,
+    index_writing,
+)
 from backupd.store.index_losses import Lives
+from backupd.store.index_purging import IndexedItem
 from backupd.store.index_queries import APPLICATION, SCHEMA, VERSION, Counts, KnownItem
 from backupd.store.index_search import Search
 from backupd.store.readers import Readers
@@ -101,6 +110,13 @@ class Index:
             self._begin()
             self._recorded.add(key)
             index_writing.forget(self._writer, self._delta, key)
+
+    def forget_account(self, account: str) -> int:
+        """Remove everything of an account, as if it had never been recorded; return how many items."""
+        with self._lock, self._told():
+            self._begin()
+            self._recorded.add(ItemKey(account, Kind.ACCOUNT, account))
+            return index_purging.forget_account(self._writer, self._delta, account)
 
     def commit(self, cursor: int) -> None:
         """Make what was recorded durable, together with the recorder's cursor."""
@@ -213,6 +229,21 @@ class Index:
         """Yield the keys of an account's items by id, deleted ones too, without reading what they hold."""
         with self._reading() as connection:
             yield from index_queries.keys(connection, account)
+
+    def facts(self) -> Iterator[IndexedItem]:
+        """Yield what retention must know of every item, by account, in bounded memory."""
+        with self._reading() as connection:
+            yield from index_purging.facts(connection)
+
+    def newest_transaction(self, account: str) -> int:
+        """Return the highest transaction of an account's items, 0 where there are none."""
+        with self._reading() as connection:
+            return index_purging.newest_transaction(connection, account)
+
+    def known_digests(self, digests: Sequence[bytes]) -> set[bytes]:
+        """Return those of some digests (32 bytes each) that any state refers to."""
+        with self._reading() as connection:
+            return index_purging.known_digests(connection, digests)
 
     def known_blob(self, digest: str) -> bool:
         """Tell whether any state refers to a digest."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 from backupd import durable
@@ -115,10 +116,11 @@ class Journal:
                 self._make_room(sequence + 1, 0)
                 self._show()
 
-    def trim(self, through: int, keep_bytes: int) -> list[Path]:
+    def trim(self, through: int, keep_bytes: int, *, written_before: datetime | None = None) -> list[Path]:
         """Remove whole segments, oldest first, that hold nothing after `through`; return them.
 
-        At least `keep_bytes` of the newest records stay, and always the segment that is appended to.
+        At least `keep_bytes` of the newest records stay, what was written to later than `written_before`, and
+        always the segment that is appended to.
         """
         removed: list[Path] = []
         with self._lock:
@@ -126,7 +128,8 @@ class Journal:
             kept = sum(sizes)
             while len(self._segments) > 1 and self._segments[1].first <= through + 1:
                 kept -= sizes.pop(0)
-                if kept < keep_bytes:
+                written = self._segments[0].path.stat().st_mtime
+                if kept < keep_bytes or (written_before and written >= written_before.timestamp()):
                     break
                 durable.step("journal.trim")
                 self._segments[0].path.unlink()

@@ -18,6 +18,13 @@ PACKS = f"{BLOBS}/packs"
 SERVERS = "servers"
 JOURNAL = "journal"
 DAMAGED = "damaged"
+PURGED = "purged"
+"""Where the lists of what was purged are kept."""
+PURGING = ".purging"
+"""Where accounts wait to be emptied that are no part of the backup any more."""
+LOST = "lost"
+"""Where the lists are kept of contents that nothing at hand holds."""
+CATALOG = "volume.sqlite"
 DIRECTORIES = (ACCOUNTS, BLOBS, SERVERS, JOURNAL)
 """The directories a Backup Path always has."""
 ACCOUNT_HISTORY = "account_info"
@@ -35,7 +42,7 @@ class Layout:
         self.lock = root / ".lock"
         self.index = root / "index.sqlite"
         self.ledger = root / "state.sqlite"
-        self.catalog = root / "volume.sqlite"
+        self.catalog = root / CATALOG
         self.journal = root / JOURNAL
         self.servers = root / SERVERS
         self.statistics = root / "backupstat"

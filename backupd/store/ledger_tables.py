@@ -1,4 +1,4 @@
-"""Further tables of the ledger: jobs' times, notifications, logs of operations, and small facts by name.
+"""Further tables of the ledger: jobs' times, notifications, logs of operations, small facts, condemned blobs.
 
 Each is a thin object over the `Ledger` that holds the database; rows are JSON made by whoever keeps them.
 Any thread may call; what is written is durable on return.
@@ -7,7 +7,9 @@ Any thread may call; what is written is durable on return.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 
+from backupd.clock import microseconds
 from backupd.store.ledger import Ledger
 
 
@@ -144,6 +146,14 @@ class KeptRestores:
                 statement = "INSERT OR IGNORE INTO restoring VALUES (?, ?, ?, ?, ?)"
                 self._ledger.write(statement, (account, item, state, target, basis))
 
+    def forget(self, account: str, item: str | None = None) -> None:
+        """Forget what was restored of an item, or of all of an account: its history is gone."""
+        where = "account = ?" if item is None else "account = ? AND item = ?"
+        parameters = (account,) if item is None else (account, item)
+        with self._ledger.batch():
+            for table in ("restored", "restoring"):
+                self._ledger.write(f"DELETE FROM {table} WHERE {where}", parameters)  # noqa: S608 - constants
+
     def end(self, account: str, restored: Mapping[RestorePlace, str]) -> None:
         """Keep as which items states were restored, together; they are not begun any more."""
         with self._ledger.batch():
@@ -155,3 +165,39 @@ class KeptRestores:
                 self._ledger.write(
                     "DELETE FROM restoring WHERE account = ? AND item = ? AND state = ? AND target = ?", place
                 )
+
+
+class Condemned:
+    """Blobs that nothing refers to, by when that was first seen; the purge removes them after grace."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def add(self, digests: Iterable[bytes], since: datetime) -> int:
+        """Condemn blobs by their 32 bytes; one that is condemned already keeps its time. Return how many."""
+        added = 0
+        with self._ledger.batch():
+            for digest in digests:
+                statement = "INSERT OR IGNORE INTO condemned VALUES (?, ?)"
+                added += self._ledger.write(statement, (digest, microseconds(since)))
+        return added
+
+    def remove(self, digests: Iterable[bytes]) -> None:
+        """Let blobs off, or forget those that are gone."""
+        with self._ledger.batch():
+            for digest in digests:
+                self._ledger.write("DELETE FROM condemned WHERE digest = ?", (digest,))
+
+    def ripe(self, until: datetime, *, limit: int) -> list[bytes]:
+        """Return blobs that are condemned since a moment or longer, oldest first."""
+        query = "SELECT digest FROM condemned WHERE since <= ? ORDER BY since, digest LIMIT ?"
+        return [digest for (digest,) in self._ledger.rows(query, (microseconds(until), limit))]
+
+    def after(self, digest: bytes, *, limit: int) -> list[bytes]:
+        """Return condemned blobs behind one of them, in order: all of them in pages."""
+        query = "SELECT digest FROM condemned WHERE digest > ? ORDER BY digest LIMIT ?"
+        return [one for (one,) in self._ledger.rows(query, (digest, limit))]
+
+    def count(self) -> int:
+        """Return how many are condemned."""
+        return int(self._ledger.rows("SELECT count(*) FROM condemned")[0][0])

@@ -22,7 +22,7 @@ from backupd.errors import BackupPathRefused, CorruptHistory, CorruptJournal, Sp
 from backupd.items import ItemKey
 from backupd.states import State
 from backupd.store import index as index_file
-from backupd.store import ownership
+from backupd.store import ownership, purging
 from backupd.store.blobs import LEVEL, Blobs
 from backupd.store.history import Histories
 from backupd.store.index import Index, IndexUnusable
@@ -53,6 +53,7 @@ class Store:
         """What can't be read, one sentence each, with file and offset; at most `DAMAGED_LISTED_MAX`."""
         self.index_was_built = False
         self._lock = lock
+        self._directories: Directories
         self.journal: Journal
         self.histories: Histories
         self.blobs: Blobs
@@ -169,6 +170,10 @@ class Store:
             self.index.stale.discard(key)
         return differing
 
+    def forget_directories(self) -> None:
+        """Look at every directory anew; for when one was removed."""
+        self._directories.forget()
+
     def free_bytes(self) -> int:
         """Return the bytes that can still be written. Raises `OSError`."""
         return durable.free_bytes(self.layout.root)
@@ -186,7 +191,7 @@ class Store:
 
     def _open(self, compression_level: int, segment_bytes_max: int, *, writable: bool) -> None:
         layout = self.layout
-        directories = Directories(layout.root)
+        directories = self._directories = Directories(layout.root)
         self.histories = Histories(layout.root, directories)
         self.blobs = Blobs(LocalVolume(layout.root), level=compression_level)
         self.keeping = Keeping(self.blobs)
@@ -204,6 +209,7 @@ class Store:
                 self.journal.begin_after(max(self.index.cursor(), self.index.highest_transaction()))
                 if not self.index_was_built:
                     self._catch_up_after_crash()
+                purging.complete(self)
         except BaseException:
             self.close()
             raise
@@ -218,7 +224,8 @@ class Store:
                     hint="start the daemon once, it builds it anew",
                     path=str(self.layout.index),
                 ) from error
-            index_file.build(self.layout.index, self._walked(), self.journal.first_sequence - 1)
+            cursor = max(self.journal.first_sequence - 1, purging.recorded_through(self.ledger))
+            index_file.build(self.layout.index, self._walked(), cursor)
             self.index_was_built = True
             self.index = Index(self.layout.index)
 

@@ -26,7 +26,7 @@ from backupd.volumes.keyring import Keyring
 from backupd.volumes.listing import names_after
 from backupd.volumes.mounted import MountedVolume
 from backupd.volumes.owned import OwnedVolume
-from backupd.volumes.retrying import Retrying
+from backupd.volumes.retrying import RetryBudget, Retrying
 from backupd.volumes.s3 import S3Volume
 from backupd.volumes.s3_settings import Retention, S3Settings
 
@@ -65,6 +65,7 @@ def make(
     retention: Retention | None = None,
     clock: Clock,
     sleep: Callable[[float], object],
+    budget: RetryBudget | None = None,
 ) -> ChosenVolume | None:
     """Return the volume of a choice, None for the Backup Path itself.
 
@@ -82,7 +83,7 @@ def make(
         case BucketChoice():
             settings = settings_of(choice, bucket_of(choice, buckets), server_id or "", retention)
             store = S3Volume(settings, clock=clock)
-            bare = volume = Retrying(store, sleep=sleep, monotonic=clock.monotonic)
+            bare = volume = Retrying(store, budget, sleep=sleep, monotonic=clock.monotonic)
             if server_id is not None:
                 volume = OwnedVolume(bare, server_id)
             identity, is_remote = f"bucket:{settings.place}", True

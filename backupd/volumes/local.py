@@ -107,6 +107,11 @@ class LocalVolume:
             raise _cannot("delete", path, error) from error
         return True
 
+    def sync_deletions(self) -> None:
+        """Make what was deleted durably gone. Raises `OSError`."""
+        with self._lock:
+            self._sync_names()
+
     def names(self, prefix: str = "") -> Iterator[str]:
         """Yield names in order, one directory in memory at a time; see `Volume.names`."""
         start = prefix.rpartition("/")[0]

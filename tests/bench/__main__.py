@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from tests.bench import checks, realtime, restores, scans, uploads
+from tests.bench import checks, purges, realtime, restores, scans, uploads
 from tests.bench.figures import Measurement, Report, machine
 
 MEASUREMENTS: dict[str, Callable[..., Measurement]] = {
@@ -29,6 +29,7 @@ MEASUREMENTS: dict[str, Callable[..., Measurement]] = {
     "restore": restores.measure_restore,
     "uploads": uploads.measure_uploads,
     "coherency": checks.measure_coherency,
+    "purge": purges.measure_purge,
 }
 
 

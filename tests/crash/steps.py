@@ -79,6 +79,22 @@ UPLOAD = (
 """Passed on the way to the external volume, and when room there is given back."""
 BLOBLESS = ("holding.linked", "holding.named", "holding.sync", "holding.synced", "holding.release")
 """Passed in blobless mode, the last one only after it was turned off."""
+PURGE = (
+    "purge.listed",
+    "purge.intended",
+    "purge.history",
+    "purge.histories_removed",
+    "purge.histories_gone",
+    "purge.forgotten",
+    "purge.account",
+    "purge.account_moved",
+    "purge.account_gone",
+    "purge.account_forgotten",
+    "purge.emptied",
+    "blobs.remove",
+    "blobs.removed",
+)
+"""Passed by a purge."""
 
 AFTER_DAMAGE = ("journal.cut_tail", "history.repair")
 """Passed by a start after a power cut that tore what was being written."""
@@ -106,6 +122,9 @@ ELSEWHERE = {
         "metadata outside: each put is atomic by itself; ended at each step in test_metadata.py",
     ),
     "journal.trim": "a kill leaves some of the segments that nobody needs, for the next time",
+    "purge.completed": "passed by a start after a kill in a purge, and judged there",
+    "migrate.put": "ended there and resumed in tests/unit/jobs/test_migration.py",
+    "migrate.read_back": "ended there and resumed in tests/unit/jobs/test_migration.py",
     "mounted.marker_written": "prepare: a kill leaves no marker, and a file aside that the next try replaces",
     "mounted.write": "killed in tests/unit/volumes/test_mounted.py",
     "mounted.written": "killed in tests/unit/volumes/test_mounted.py",
@@ -113,8 +132,18 @@ ELSEWHERE = {
 }
 """Steps without a kill, and why."""
 
-ALL = {*STREAM, *CREATION, *SCAN, *RESTORE, *ACCOUNT_RESTORE, *UPLOAD, *AFTER_DAMAGE, *ELSEWHERE}
-ALL = {*STREAM, *CREATION, *SCAN, *RESTORE, *ACCOUNT_RESTORE, *BLOBLESS, *AFTER_DAMAGE, *ELSEWHERE}
+ALL = {
+    *STREAM,
+    *CREATION,
+    *SCAN,
+    *RESTORE,
+    *ACCOUNT_RESTORE,
+    *UPLOAD,
+    *BLOBLESS,
+    *PURGE,
+    *AFTER_DAMAGE,
+    *ELSEWHERE,
+}
 
 
 def steps_in_code(repository: Path) -> dict[str, str]:

@@ -147,6 +147,7 @@ def test_a_corrupt_history_is_named_and_the_rest_goes_on(world):
     daemon.start()
     daemon.wait_until_scanned()
     eventually("what waited", lambda: daemon.last(address, item)["metadata"]["flags"] == ["flagged"])
+    daemon.run("backup/doCoherencyCheck", backup_path=str(daemon.backup_path))
     eventually("all is well", lambda: daemon.status()["problems"] == [])
 
 
@@ -174,6 +175,8 @@ def test_a_corrupt_history_is_found_while_the_index_is_built(world):
         daemon.stop()
         history.write_bytes(whole)
         daemon.start()
+    daemon.wait_until_scanned()
+    daemon.run("backup/doCoherencyCheck", backup_path=str(daemon.backup_path))
     eventually("all is well", lambda: daemon.status()["problems"] == [])
 
 

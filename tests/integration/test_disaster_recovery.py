@@ -172,15 +172,16 @@ def restored(typed: list[Any]) -> str:
 
 def test_the_installation_is_that_of_the_readme(page: dict[str, list[str]]) -> None:
     """Each line of step 1 stands in the README as well: what is tried out there is what is told here."""
-    readme = [line.removeprefix("# ").partition("   ")[0].rstrip() for line in (ROOT / "README.md").read_text().splitlines()]
+    readme = [
+        line.removeprefix("# ").partition("   ")[0].rstrip()
+        for line in (ROOT / "README.md").read_text().splitlines()
+    ]
     assert len(page["1. Install"]) > 5
     for line in page["1. Install"]:
         assert line in readme, line
 
 
-def test_from_a_bucket(
-    page: dict[str, list[str]], real_store: Store, new: Daemon, tmp_path: Path
-) -> None:
+def test_from_a_bucket(page: dict[str, list[str]], real_store: Store, new: Daemon, tmp_path: Path) -> None:
     """Steps 2 to 8: all that was outside when the server died is in the new one, account by account."""
     lost = Lost(tmp_path / "old", OLD)
     bucket = make_known(lost, real_store, "lost")
@@ -200,7 +201,9 @@ def test_from_a_bucket(
     *_, status = follower.follow(page["7. Verify"])
     assert "recoverable until" in status.said
     follower.follow(page["8. Back the new server up"])
-    eventually("the new server's backup is outside", lambda: not new.status()["volume"]["waiting_objects"], 30)
+    eventually(
+        "the new server's backup is outside", lambda: not new.status()["volume"]["waiting_objects"], 30
+    )
     assert seen(new.root) == lost.model
     with real_store.directly(bucket="lost") as direct:
         for server in (OLD, NEW):
@@ -270,7 +273,8 @@ def test_the_backup_path_alone_is_lost(page: dict[str, list[str]], moto: Store, 
     daemon, host = lost.daemon, lost.host
     item = daemon.find(host.addresses[0], "after the archives 0")
     flagged = daemon.find(host.addresses[1], "late.txt", kind="document")
-    assert item and flagged
+    assert item
+    assert flagged
     states = daemon.states(host.addresses[0], item)
     daemon.kill()
     shutil.rmtree(daemon.backup_path)

@@ -37,6 +37,7 @@ LINES = {
     "backup getServerConfig": "standard query /",
     "backup doSmartScan": "start deep true",
     "backup doAccountScan": "{address}",
+    "backup doPurge": "purgeDays 9 dry_run true verbose true",
     "backup doItemRestore": "{address} {item} restore_folder Back",
     "backup doExport": "{export}",
     "backup doRestoreDrill": "items 2 seed 1",
@@ -47,7 +48,9 @@ LINES = {
     "backup doCoherencyCheck": "{backup_path}",
     "backup getCoherencyFindings": "",
     "backup doBackupServerCustomizations": "start",
+    "backup doListLostContents": "start",
     "backup doBackupCluster": "start",
+    "backup doBackupLDAP": "start remote_metadata_upload true",
     "backup legalHold get": "all",
     "backup legalHold set": "{address}",
     "backup legalHold unset": "{address}",
@@ -90,7 +93,10 @@ BUCKET = {
     "url": "http://127.0.0.1:9",
 }
 """What a bucket is made of; nobody answers at its address, which `testS3Connection` tells."""
-AVAILABLE = [row for row in COMMANDS if row.available]
+VOLUMES = ("setBackupVolume", "updateBackupVolume", "migrateBackupVolume", "retrieveMetadataFromArchive")
+"""Commands that begin another life of the daemon, or need a store that answers: tried by themselves."""
+ON_VOLUMES = [row for row in COMMANDS if row.available and row.name.startswith(VOLUMES)]
+AVAILABLE = [row for row in COMMANDS if row.available and row not in ON_VOLUMES]
 
 
 @pytest.fixture(scope="module")
@@ -185,3 +191,29 @@ def test_every_command_has_help(world):
         said = daemon.console(*command.title.split(), "--help").stdout.decode()
         assert command.title in said
         assert [one.name for one in command.parameters if one.name not in said] == []
+
+
+def test_every_command_on_volumes_answers_as_its_row_says(world):
+    """Operations are queued, Default is in use already, a store that is away is told with its cure."""
+    daemon, facts = world
+    daemon.console("backup", "doStopService", "operations")
+    try:
+        for row in ON_VOLUMES:
+            given = {
+                "action": "start",
+                "path": "/nowhere/at/all",
+                "source": "/nowhere/at/all",
+                "destination": "/nowhere/else",
+                "bucket_configuration_id": facts.get(f"bucket_{row.name.rpartition(' ')[2]}", ""),
+            }
+            parameters = {one.name: given[one.name] for one in row.positional}
+            reply = daemon.command(f"backup/{row.name.replace(' ', '%20')}", **parameters)
+            if reply["reply"] == "error":
+                assert row.name.startswith(VOLUMES[:2]), reply
+                assert reply["message"], row.name
+                assert reply["hint"], row.name
+            else:
+                assert shape_problems(reply, row) == []
+    finally:
+        daemon.console("backup", "doStopAllOperations")
+        daemon.console("backup", "doStartService", "operations")

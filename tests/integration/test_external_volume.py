@@ -193,7 +193,13 @@ def test_a_volume_that_is_lost_is_left_and_what_was_lost_is_listed(
 def test_config_does_not_choose_a_volume(daemon: Daemon) -> None:
     """Only a command that looked at the place chooses it."""
     refused = daemon.console(
-        "config", "set", "server", "local", "backupArchivingStore", '{"storeType": "Local"}', check=False
+        "config",
+        "set",
+        "server",
+        "local",
+        "backupArchivingStore",
+        '{"storeType": "Local", "volumeRootPath": "/mnt/nas"}',
+        check=False,
     )
     assert refused.returncode == 64
     assert "setBackupVolume" in refused.stderr.decode()

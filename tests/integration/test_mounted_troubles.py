@@ -1,4 +1,4 @@
-"""A mounted path that fills, turns read-only and disappears under a running daemon. Real file systems: tmpfs."""
+"""A mounted path that fills, turns read-only and disappears under a daemon, on real file systems."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def nas(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_it_fills_turns_read_only_and_disappears(nas: Path, tmp_path: Path) -> None:
-    """Each time mail is recorded, the trouble is told, nothing is written beneath, and all heals by itself."""
+    """Each time mail is recorded, it is told, nothing is written beneath, and all heals by itself."""
     host = MailHost(mailtree.build(tmp_path / "vmail", accounts=1, messages=3, size=300))
     address = host.addresses[0]
     with Daemon(tmp_path / "b", host.tree.root, impatience=IMPATIENCE) as daemon:

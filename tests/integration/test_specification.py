@@ -96,6 +96,22 @@ def test_the_retention_is_read_and_set(daemon, attribute):
     assert typed(daemon, f"carbonio config dump global | grep {attribute}").split() == [attribute, "15"]
 
 
+def test_a_purge_is_started_and_monitored(daemon):
+    """The purge is queued, can be followed, and says what it did; with infinite retention it ends at once."""
+    operation = json.loads(typed(daemon, "carbonio backup doPurge --json"))["operation"]
+    ended = daemon.wait_for_operation(operation["uuid"])
+    assert ended["status"] == "successful"
+    assert "0 histories and 0 accounts removed" in ended["verdict"]
+    assert "successful" in typed(daemon, f"carbonio backup monitor {operation['uuid']}")
+    days = ("ZxBackup_DataRetentionDays", "backupAccountsRetentionDays", "backupServerArchivesRetentionDays")
+    for attribute in days:
+        assert typed(daemon, f"carbonio config set global {attribute} 0") == "ok\n"
+    operation = json.loads(typed(daemon, "carbonio backup doPurge --json"))["operation"]
+    assert "infinite retention" in daemon.wait_for_operation(operation["uuid"])["verdict"]
+    for attribute in days:
+        assert typed(daemon, f"carbonio config set global {attribute} 15") == "ok\n"
+
+
 def test_a_smartscan_is_started_listed_and_monitored(daemon):
     """The scan is queued, stands in the list of operations, and its UUID can be followed."""
     line = "carbonio backup doSmartScan start"
@@ -154,20 +170,32 @@ def test_the_directory_dump_is_turned_off(daemon):
     assert value(daemon, "ldapDumpEnabled") is False
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "carbonio backup doPurge",
-        "carbonio --json backup doBackupLDAP start",
-        "carbonio backup setBackupVolume Default start",
-        "carbonio backup retrieveMetadataFromArchive S3 /mnt/destination",
-        "carbonio backup setBackupVolume S3 bucket_configuration_id VALUE",
-        "carbonio backup migrateBackupVolume Default start",
-    ],
-)
-def test_what_is_still_to_come_says_so(daemon, line):
+def test_volumes_as_the_specification_types_them(daemon):
+    """Each command is understood; what its place lacks is told."""
+    told = typed(daemon, "carbonio backup setBackupVolume Default start")
+    assert "ok" in told
+    line = "carbonio backup setBackupVolume S3 bucket_configuration_id 58fa4ca2-31dd-4209-aa23-48b33b116090"
+    assert "no bucket configuration" in typed(daemon, f"{line} volume_prefix new_backup", status=64)
+    told = typed(daemon, "carbonio backup retrieveMetadataFromArchive S3 /mnt/destination")
+    assert "retrieveMetadataFromArchive S3" in told
+    assert "migrateBackupVolume Default" in typed(daemon, "carbonio backup migrateBackupVolume Default start")
+
+
+def test_what_is_still_to_come_says_so(daemon):
     """The words are known, nothing is done, and the exit status tells that it is not available."""
-    assert "not available yet" in typed(daemon, line, status=NOT_YET)
+    assert "not available yet" in typed(daemon, "carbonio backup doCheckShares start", status=NOT_YET)
+
+
+def test_the_directory_is_dumped(daemon):
+    """The dump is an archive that can be used by itself, made whenever it is asked for."""
+    told = typed(daemon, "carbonio --json backup doBackupLDAP start --sync")
+    assert "directory dumped with the configuration in configuration_" in told
+
+
+def test_a_coherency_check_as_the_specification_types_it(daemon):
+    """The check of the Backup Path is an operation that finds nothing."""
+    told = typed(daemon, f"carbonio --json backup doCoherencyCheck {daemon.backup_path} --sync")
+    assert '"status":"successful"' in told.splitlines()[-1]
 
 
 def test_buckets_are_listed_as_printed(daemon):

@@ -1,4 +1,4 @@
-"""A bucket that hangs, refuses, fills or locks, under a real daemon: what is said, what goes on, what heals."""
+"""A bucket that hangs, refuses, fills or locks: what a daemon says, what goes on, what heals."""
 
 from __future__ import annotations
 
@@ -92,14 +92,16 @@ def is_outside(daemon: Daemon) -> bool:
     view = volume_of(daemon)
     metadata = view.get("metadata") or {}
     return bool(
-        view.get("cached_objects") and not view.get("waiting_objects") and metadata.get("sent_through", None) is not None
+        view.get("cached_objects")
+        and not view.get("waiting_objects")
+        and metadata.get("sent_through", None) is not None
     )
 
 
 def test_the_way_out_of_a_store_that_hangs(
     daemon: Daemon, host: MailHost, moto: Store, proxy: FaultProxy
 ) -> None:
-    """While every request hangs the daemon records, another volume is chosen at once, and the loss is listed."""
+    """While every request hangs the daemon records, another volume is chosen at once, the loss is listed."""
     use(daemon, "CustomS3", make_bucket(daemon, moto, proxy.url, "hangs"))
     eventually("everything is outside", lambda: is_outside(daemon), 30)
     told(daemon, "config", "set", "server", "local", "backupBlobCacheSize", "0")
@@ -138,7 +140,7 @@ TROUBLES = [
 def test_each_trouble_is_told_with_its_cure_and_heals_by_itself(
     daemon: Daemon, host: MailHost, moto: Store, proxy: FaultProxy
 ) -> None:
-    """Credentials revoked, clock wrong, bucket gone, store full: mail is recorded, and goes out afterwards."""
+    """Credentials revoked, clock wrong, bucket gone, full: mail is recorded, and goes out afterwards."""
     use(daemon, "CustomS3", make_bucket(daemon, moto, proxy.url, "troubled"))
     eventually("everything is outside", lambda: is_outside(daemon), 30)
     for status, code, reason, cure in TROUBLES:
@@ -184,7 +186,7 @@ def test_new_credentials_are_taken_at_once(
 def test_a_writer_without_the_right_to_delete(
     daemon: Daemon, host: MailHost, moto: Store, proxy: FaultProxy
 ) -> None:
-    """Passes end well though obsolete metadata can't be removed; with the right, a later pass removes it."""
+    """Passes end well though nothing can be removed; with the right, a later pass does it."""
     proxy.answer_to = b"DELETE"
     proxy.answer = (403, b"<Error><Code>AccessDenied</Code><Message>no</Message></Error>")
     use(daemon, "CustomS3", make_bucket(daemon, moto, proxy.url, "undeletable"))
@@ -213,9 +215,7 @@ def summaries(store: Store, bucket: str) -> list[str]:
         return [one["Key"] for one in listed.get("Contents", [])]
 
 
-def test_every_object_is_locked_where_that_is_wished(
-    daemon: Daemon, host: MailHost, moto: Store
-) -> None:
+def test_every_object_is_locked_where_that_is_wished(daemon: Daemon, host: MailHost, moto: Store) -> None:
     """With a retention, contents and metadata are put with a date before which nobody deletes them."""
     bucket = make_bucket(daemon, moto, moto.url, "locked-all", ObjectLockEnabledForBucket=True)
     told(daemon, "config", "set", "server", "local", "backupVolumeRetentionDays", "3")

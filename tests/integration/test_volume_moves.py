@@ -1,4 +1,4 @@
-"""Volumes that change and are shared, under a real daemon: moved with kills midway, and two servers in one bucket."""
+"""Volumes that change and are shared: moved with a kill midway, and two servers in one bucket."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from tests.integration.test_store_troubles import IMPATIENCE, is_outside, make_bucket, started, told, use, volume_of
+from tests.integration.test_store_troubles import (
+    IMPATIENCE,
+    is_outside,
+    make_bucket,
+    started,
+    told,
+    use,
+    volume_of,
+)
 from tests.world import mailtree
 from tests.world.daemons import Daemon
 from tests.world.mailhost import MailHost
@@ -64,7 +72,7 @@ def objects(store: Store, bucket: str, prefix: str) -> set[str]:
 def test_from_a_bucket_to_a_path_and_home(
     daemon: Daemon, host: MailHost, real_store: Store, tmp_path: Path
 ) -> None:
-    """Killed midway it stays where it was and goes on when given again; the source is left, nothing is missed."""
+    """Killed midway it stays where it was and goes on; the source is left, nothing is missed."""
     use(daemon, "CustomS3", make_bucket(daemon, real_store, real_store.url, "moved"))
     eventually("everything is outside", lambda: is_outside(daemon), 30)
     empty_cache(daemon)
@@ -92,18 +100,14 @@ def test_from_a_bucket_to_a_path_and_home(
     assert passed["status"] == "successful", passed
 
 
-def test_two_servers_share_a_bucket(
-    daemon: Daemon, host: MailHost, moto: Store, tmp_path: Path
-) -> None:
+def test_two_servers_share_a_bucket(daemon: Daemon, host: MailHost, moto: Store, tmp_path: Path) -> None:
     """Each sees its own alone, a foreign or unowned place is refused, and a retrieval asks whose is meant."""
     bucket = make_bucket(daemon, moto, moto.url, "shared")
     use(daemon, "CustomS3", bucket, "volume_prefix", "hosts")
     eventually("everything is outside", lambda: is_outside(daemon), 30)
     first = objects(moto, "shared", "")
     tree = mailtree.build(tmp_path / "other", accounts=1, messages=3, seed=9)
-    with Daemon(
-        tmp_path / "c", tree.root, server_id=SECOND, watch=False, impatience=IMPATIENCE
-    ) as other:
+    with Daemon(tmp_path / "c", tree.root, server_id=SECOND, watch=False, impatience=IMPATIENCE) as other:
         other.wait_until_scanned()
         bucket = known(other, moto, "shared")
         use(other, "CustomS3", bucket, "volume_prefix", "hosts")
@@ -116,7 +120,8 @@ def test_two_servers_share_a_bucket(
         given = {"destination": str(tmp_path / "back"), "bucket_configuration_id": bucket}
         asked = other.run("backup/retrieveMetadataFromArchive%20S3", volume_prefix="hosts", **given)
         assert asked["status"] == "failed"
-        assert FIRST in str(asked) and SECOND in str(asked)
+        assert FIRST in str(asked)
+        assert SECOND in str(asked)
         wrong = other.run("backup/retrieveMetadataFromArchive%20S3", volume_prefix="wrong", **given)
         assert "check bucket, prefix and volume_prefix" in str(wrong)
         with moto.directly(bucket="shared") as direct:
@@ -135,9 +140,7 @@ def test_two_servers_share_a_bucket(
             assert refused.returncode != 0
             assert reason in refused.stderr.decode()
     # A server made anew under the same id must not take the earlier backup for its own.
-    with Daemon(
-        tmp_path / "d", tree.root, server_id=SECOND, watch=False, impatience=IMPATIENCE
-    ) as again:
+    with Daemon(tmp_path / "d", tree.root, server_id=SECOND, watch=False, impatience=IMPATIENCE) as again:
         again.wait_until_scanned()
         bucket = known(again, moto, "shared")
         refused = again.console(
@@ -164,7 +167,7 @@ def known(daemon: Daemon, store: Store, bucket: str) -> str:
 
 
 def test_storage_classes_change_for_the_volume_in_use(daemon: Daemon, host: MailHost, moto: Store) -> None:
-    """`updateBackupVolume` takes what the store knows; new objects have the class, a second time is refused."""
+    """`updateBackupVolume` takes what the store knows; new objects have the class."""
     moto.make_bucket("classes")
     reply = daemon.command(
         "core/doCreateBucket%20S3",
@@ -186,5 +189,7 @@ def test_storage_classes_change_for_the_volume_in_use(daemon: Daemon, host: Mail
     fresh = eventually("it is outside", lambda: objects(moto, "classes", f"{FIRST}/items/") - before, 20)
     with moto.directly(bucket="classes") as direct:
         assert direct.call("head_object", Key=min(fresh))["StorageClass"] == "INTELLIGENT_TIERING"
-    again = daemon.console("backup", "updateBackupVolume", "S3", "use_intelligent_tiering", "true", check=False)
+    again = daemon.console(
+        "backup", "updateBackupVolume", "S3", "use_intelligent_tiering", "true", check=False
+    )
     assert "nothing to change" in again.stderr.decode()

@@ -48,7 +48,7 @@ class Message:
 
 @dataclass
 class FaultProxy:
-    """What is to happen, and what has. While `hanging`, requests are taken and nothing comes of them. `answer` is a status and a body given in the server's place.
+    """What is to happen, and what has. `answer` is a status and a body given in the server's place.
 
     It is given to every request, or to those whose first line begins with `answer_to`. With `certificates`
     (of `brokers.make_certificates`) clients must come by TLS.
@@ -111,6 +111,12 @@ class FaultProxy:
                 if side is not None:
                     side.transport.abort()
 
+    async def _taken(self) -> None:
+        """Count a request; while `hanging`, it is taken and nothing comes of it."""
+        self.requests += 1
+        if self.hanging:
+            await asyncio.Event().wait()
+
     async def _pass(
         self,
         request: Message,
@@ -119,9 +125,7 @@ class FaultProxy:
         server: asyncio.StreamWriter,
     ) -> bool:
         """Pass one request on, or strike; tell whether the connection goes on."""
-        self.requests += 1
-        if self.hanging:
-            await asyncio.Event().wait()
+        await self._taken()
         fault = ""
         if self._chance.random() < self.rate:
             fault = self.faults[self.struck.total() % len(self.faults)]

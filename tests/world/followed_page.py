@@ -1,8 +1,9 @@
 """A page of docs/ that is followed word by word: its console lines, and one who types them.
 
 `lines_of` gives the lines of the `sh` blocks of one section. A `Reader` types them: words in capitals are
-replaced by what `words` says, the machine's paths by those of the test; `backupctl` is the real console against
-a daemon, `systemctl` starts and stops that daemon, an editor writes the text that is prepared for its file.
+replaced by what `words` says, the machine's paths by those of the test; `backupctl` is the real console
+against a daemon, `systemctl` starts and stops that daemon, an editor writes the text that is prepared for
+its file.
 What it can't type fails.
 """
 

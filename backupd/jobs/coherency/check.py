@@ -53,7 +53,6 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     accounts: tuple[str, ...] = ()
     share: float | None = None
     seconds_max: float | None = None
-    expects_blobs: bool = True
     noted: frozenset[str] | None = None
 
     @property
@@ -115,14 +114,14 @@ class Check:
         checked.seconds = time.monotonic() - began
         return checked
 
-    def lookers(self, index: str, wanted: Wanted) -> Lookers:
+    def lookers(self, index: str, catalog: str, wanted: Wanted) -> Lookers:
         """Return what looks at shelves."""
         return Lookers(
             self._root,
             index,
             workers=self._workers,
             gather=bool(wanted.accounts),
-            expects_blobs=wanted.expects_blobs,
+            catalog=catalog,
             **self._pool,
         )
 
@@ -170,7 +169,7 @@ class _Pass:
         index = self._look_at_index()
         if not self._wanted.accounts:
             self._look_at_top()
-        with self._check.lookers(index, self._wanted) as lookers:
+        with self._check.lookers(index, self._look_at_catalog(), self._wanted) as lookers:
             self._lookers = lookers
             if self._wanted.accounts:
                 self._look_at_accounts()
@@ -184,6 +183,25 @@ class _Pass:
         return self._found
 
     # ----------------------------------------------------------------- what is small
+
+    def _look_at_catalog(self) -> str:
+        """Return where the catalog of an external volume can be read, an empty text where there is none."""
+        path = self._check.root / top.CATALOG
+        try:
+            uri = unwritten.located(path, self._scratch, live=self._check.live)
+            connection = unwritten.opened(uri)
+            try:
+                reason = unwritten.why_damaged(connection)
+            finally:
+                connection.close()
+        except FileNotFoundError:
+            return ""
+        except (unwritten.NotOpenable, OSError, sqlite3.Error) as error:
+            reason = str(error)
+        if reason:
+            self._found.findings.add([Finding(code="catalog.corrupt", path=top.CATALOG, detail=reason)])
+            return ""
+        return uri
 
     def _look_at_index(self) -> str:
         """Return where the index can be read, an empty text where there is none to compare with."""

@@ -106,6 +106,11 @@ SORTS: dict[str, Sort] = {
         f"{_FIX} moves it into damaged/ and reads the content from the AppServer, where it still is",
     ),
     "blob.unreadable": Sort(_DANGER, "the file can't be read at all", _AGAIN),
+    "catalog.corrupt": Sort(
+        _ATTENTION,
+        "the catalog of the external volume is damaged; it is derived, nothing is lost",
+        "start the daemon: it moves the catalog aside and builds it anew from the volume",
+    ),
     "index.missing": Sort(_MILD, "there is no index; it is derived, nothing is lost", _OLD_INDEX),
     "index.corrupt": Sort(_ATTENTION, "the index is damaged; it is derived, nothing is lost", _OLD_INDEX),
     "index.version": Sort(_MILD, "the index is of another version and was not compared", _OLD_INDEX),

@@ -40,9 +40,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     verdict: Verdict
 
 
-def wanted_of(
-    accounts: Sequence[str], sample: str | None, max_minutes: int | None, *, expects_blobs: bool = True
-) -> Wanted:
+def wanted_of(accounts: Sequence[str], sample: str | None, max_minutes: int | None) -> Wanted:
     """Return what a run shall look at. `sample` is such as `5%`. Raises `UsageError`."""
     share = None
     if sample is not None:
@@ -62,7 +60,6 @@ def wanted_of(
         accounts=tuple(accounts),
         share=share,
         seconds_max=None if max_minutes is None else float(max_minutes * _SECONDS),
-        expects_blobs=expects_blobs,
     )
 
 

@@ -111,7 +111,8 @@ def told_sizes(states: Sequence[State]) -> dict[str, set[int]]:
     """Return the sizes that states tell of each content they need."""
     found: dict[str, set[int]] = {}
     for state in states:
-        if state.digest is not None and "content" not in state.lacking and is_digest(state.digest):
+        has_content = "content" not in state.lacking and not state.held
+        if state.digest is not None and has_content and is_digest(state.digest):
             sizes = found.setdefault(state.digest, set())
             if state.size is not None:
                 sizes.add(state.size)

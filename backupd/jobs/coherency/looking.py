@@ -34,6 +34,7 @@ from backupd.store import index_audit, index_queries, layout, unwritten
 from backupd.store.blob_reading import open_verified, size_told
 from backupd.store.foreign_files import Tree, why_unreadable
 from backupd.store.index_audit import Expectation
+from backupd.store.outside import catalog as outside_catalog
 
 GONE_MAX = 100_000
 """Items of an account without a history that are looked for again one by one; beyond it, next time."""
@@ -60,12 +61,16 @@ class Looked(msgspec.Struct):
 
 
 class Looker:
-    """Looks at shelves of one Backup Path. `index` is where the index can be read, empty where it can't."""
+    """Looks at shelves of one Backup Path.
 
-    def __init__(self, root: Path, index: str, *, gather: bool = False, expects_blobs: bool = True) -> None:
+    `index` is where the index can be read, `catalog` the same of what rests outside; each empty where there
+    is none to read.
+    """
+
+    def __init__(self, root: Path, index: str, *, gather: bool = False, catalog: str = "") -> None:
         self._tree = Tree(root)
         self._gather = gather
-        self._expects_blobs = expects_blobs
+        self._catalog = unwritten.opened(catalog) if catalog else None
         self._index: sqlite3.Connection | None = None
         self._expectation = Expectation()
         if index:
@@ -74,6 +79,8 @@ class Looker:
     def close(self) -> None:
         """Close what is open."""
         self._expectation.close()
+        if self._catalog is not None:
+            self._catalog.close()
         if self._index is not None:
             self._index.close()
 
@@ -191,8 +198,6 @@ class Looker:
 
     def _contents(self, looked: Looked, path: str, judged: Judged) -> list[Finding]:
         """Look whether the contents that states need are there, and as large as they say."""
-        if not self._expects_blobs:
-            return []
         found = []
         key = judged.key
         assert key is not None
@@ -200,6 +205,8 @@ class Looker:
             try:
                 true_size = self._true_size(digest)
             except FileNotFoundError:
+                if self._catalog is not None and outside_catalog.rests(self._catalog, digest):
+                    continue
                 looked.absent.setdefault(digest, []).append(key)
                 continue
             except OSError:

@@ -27,13 +27,13 @@ from backupd.store.ownership import FORMAT_VERSION, PROBE, Identity
 from backupd.store.segments import HEADER_BYTES, Damage
 from backupd.volumes.local import STAGED, is_alive
 
-INDEX, LEDGER, STATISTICS = "index.sqlite", "state.sqlite", "backupstat"
+INDEX, LEDGER, STATISTICS, CATALOG = "index.sqlite", "state.sqlite", "backupstat", layout.CATALOG
 INDEX_DAMAGED = f".{INDEX}.damaged"
 """The mark by which the daemon remembers to build the index anew."""
-FOLDERS = frozenset({*layout.DIRECTORIES, layout.DAMAGED, STAGED})
+FOLDERS = frozenset({*layout.DIRECTORIES, layout.DAMAGED, STAGED, layout.PURGED, layout.PURGING, layout.LOST})
 KNOWN = frozenset(
     {".lock", "lost+found", INDEX_DAMAGED}
-    | {f"{name}{end}" for name in (INDEX, LEDGER) for end in ("", "-wal", "-shm", "-journal")}
+    | {f"{name}{end}" for name in (INDEX, LEDGER, CATALOG) for end in ("", "-wal", "-shm", "-journal")}
 )
 SETTLE_SECONDS = 0.3
 MENTIONED_AT_ONCE = 10_000
@@ -57,7 +57,7 @@ def look_at_top(tree: Tree) -> Iterator[Finding]:
         elif one.name.startswith(PROBE) or one.name.endswith(".new"):
             if is_old(one):
                 yield Finding(code="file.leftover", path=one.name)
-        elif one.name not in KNOWN and not one.name.startswith(MAP):
+        elif one.name not in KNOWN and not one.name.startswith((MAP, f"{CATALOG}.damaged-")):
             yield from judge_beside(tree, one.name, one)
     yield from _staged(tree)
     yield from _servers(tree)

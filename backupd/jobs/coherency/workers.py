@@ -38,15 +38,15 @@ class Lookers:
         *,
         workers: int,
         gather: bool = False,
-        expects_blobs: bool = True,
+        catalog: str = "",
         pool_after_seconds: float = POOL_AFTER_SECONDS,
     ) -> None:
-        self._arguments = (root, index, gather, expects_blobs)
+        self._arguments = (root, index, gather, catalog)
         self._workers = workers
         self._began = time.monotonic()
         self._pool_after_seconds = pool_after_seconds
         self._pool: ProcessPoolExecutor | None = None
-        self.own = Looker(root, index, gather=gather, expects_blobs=expects_blobs)
+        self.own = Looker(root, index, gather=gather, catalog=catalog)
 
     def __enter__(self) -> Self:
         return self
@@ -95,10 +95,10 @@ def look_in_worker(step: Step) -> Looked:
     return _looker.look(step)
 
 
-def _begin(root: Path, index: str, gather: bool, expects_blobs: bool) -> None:  # noqa: FBT001 - initargs have no names
+def _begin(root: Path, index: str, gather: bool, catalog: str) -> None:  # noqa: FBT001 - initargs have no names
     """Set a worker up: it ends with its parent, and leaves signals for the service to the daemon."""
     global _looker  # noqa: PLW0603 - what a worker process has from its beginning on
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    _looker = Looker(root, index, gather=gather, expects_blobs=expects_blobs)
+    _looker = Looker(root, index, gather=gather, catalog=catalog)

@@ -20,6 +20,7 @@ _CAUSES_FIRST = (
         "waiting photographs",
         "recorder",
         "damaged files",
+        "mass deletions",
         "coherency",
         "notifications",
         "metrics",

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 import msgspec
 
 from backupd.operations import Run, Verdict
+from backupd.store.layout import LOST
 from backupd.store.store import Store
 
-FOLDER = "lost"
 LISTED_MAX = 5_000_000
 
 
@@ -38,7 +38,7 @@ class LostContents:
         index, blobs = self._store.index, self._store.blobs
         contents = items = 0
         accounts: Counter[str] = Counter()
-        path = self._store.layout.root / FOLDER / f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}.jsonl"
+        path = self._store.layout.root / LOST / f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}.jsonl"
         path.parent.mkdir(mode=0o700, exist_ok=True)
         with path.open("wb") as file:
             path.chmod(0o600)

@@ -183,21 +183,25 @@ class WaitingRoom:
                 return False
             try:
                 reading = await self._appserver.read(row.key)
-                photograph = await self._off_loop(lambda: self._stored(reading))
+                # In one piece: between the content's coming and its entry nobody may find it without a use.
+                return bool(await self._off_loop(lambda: self._journal_reading(row, reading)))
             except (ItemVanished, AppServerRefused) as error:
                 self.vanished += 1
                 log.info("item_vanished", item=str(row.key), reason=str(error))
                 change = await self._off_loop(lambda: self._as_vanished(row))
-            else:
-                change = msgspec.structs.replace(
-                    _change_of(row),
-                    metadata=photograph.metadata,
-                    digest=photograph.digest,
-                    size=photograph.size,
-                    lacking=(),
-                )
-        entry = msgspec.structs.replace(change, basis=row.sequence, since=None)
-        return bool(await self._off_loop(lambda: self._journal(row, entry)))
+        told = change
+        return bool(await self._off_loop(lambda: self._journal(row, told)))
+
+    def _journal_reading(self, row: Waiting, reading: Reading) -> bool:
+        photograph = self._stored(reading)
+        change = msgspec.structs.replace(
+            _change_of(row),
+            metadata=photograph.metadata,
+            digest=photograph.digest,
+            size=photograph.size,
+            lacking=(),
+        )
+        return self._journal(row, change)
 
     def _as_told(self, row: Waiting) -> Change | None:
         """Return the change as it can be recorded without the AppServer, None where it must be read.
@@ -218,8 +222,9 @@ class WaitingRoom:
         lacking = plan.lacking_of(change, change.kind, self._store.blobs.is_readable)
         return msgspec.structs.replace(change, lacking=lacking)
 
-    def _journal(self, row: Waiting, entry: Change) -> bool:
+    def _journal(self, row: Waiting, change: Change) -> bool:
         """Let the row become an entry, unless more has joined it meanwhile."""
+        entry = msgspec.structs.replace(change, basis=row.sequence, since=None)
         now = self._store.ledger.waiting(row.key)
         if now is None or now.sequence != row.sequence:
             return False

@@ -79,7 +79,8 @@ def find_item(store: Store, account: str, item: str) -> tuple[KnownItem, ItemKey
         )
     if known is None:
         raise UnknownItem(
-            f"account {account!r} has no item {item!r}", hint="find ids with: backupctl backup doItemSearch"
+            f"account {account!r} has no item {item!r} in the backup",
+            hint="find ids with: backupctl backup doItemSearch; what a purge removed is listed in purged/",
         )
     return owner or known, ItemKey(account_id, known.kind, item)
 

@@ -328,6 +328,13 @@ class Catalog:
             )
 
 
+def rests(connection: sqlite3.Connection, digest: str) -> bool:
+    """Tell whether a content rests on the volume in use, of a catalog that is only looked at."""
+    query = """SELECT 1 FROM facts JOIN volumes ON volumes.identity = facts.value
+        JOIN places ON places.volume = volumes.id WHERE facts.name = ? AND places.digest = ?"""
+    return connection.execute(query, (_CURRENT, digest_bytes(digest))).fetchone() is not None
+
+
 def _open(path: Path) -> sqlite3.Connection:
     connection = _connect(path, writable=True)
     try:

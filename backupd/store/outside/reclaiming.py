@@ -40,6 +40,11 @@ class Reclaimed(msgspec.Struct, kw_only=True):
     contents_moved: int = 0
     problems: int = 0
 
+    def sentence(self) -> str:
+        """Return it in words."""
+        failed = f", {self.problems:,} can't go yet" if self.problems else ""
+        return f"{self.objects_deleted:,} objects deleted, {self.packs_rewritten:,} packs rewritten{failed}"
+
 
 def choose(packs: Sequence[PackAccount]) -> list[PackAccount]:
     """Return the packs to be written anew: more than half dead, or small where there are many such."""

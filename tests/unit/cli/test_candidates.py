@@ -44,13 +44,13 @@ def after(line: str) -> list[str]:
         ("config get ", ["global", "server", "cos", "domain", "account"]),
         ("scheduler smartscan ", ["get", "set"]),
         ("backup scheduler SmartScan get ", ["global", "server"]),
-        ("backup s", ["status", "scheduler"]),
+        ("backup s", ["status", "setBackupVolume", "scheduler"]),
         ("BACKUP dosm", ["doSmartScan"]),
         ("help backup getav", ["getAvailableAccounts", "getAvailableDomains"]),
         ("help backup getMap ", []),
         ("completion ", ["bash", "zsh", "fish"]),
         ("completion bash ", []),
-        ("backup doPu", []),
+        ("backup doFixSh", []),
     ],
 )
 def test_modules_and_commands_are_completed(line: str, words: list[str]):

@@ -161,6 +161,7 @@ async def test_a_schedule_needs_a_value_that_is_one(world: AnsweringWorld) -> No
 
 async def test_a_job_that_does_nothing_yet_says_so(world: AnsweringWorld) -> None:
     """Its time can be set, and both answers tell that nothing runs."""
+    world.scheduler.set("remoteMetadataUpload", "* * * * *", note="no external volume: nothing runs")
     reply = await world.ask("scheduler", "remoteMetadataUpload set global", enabled=True, pattern=None)
     assert isinstance(reply, DoneReply)
     assert "nothing runs" in reply.note

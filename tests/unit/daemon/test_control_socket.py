@@ -236,7 +236,7 @@ async def test_operations_that_ended_are_listed_only_when_verbose(asking: Asking
         ("GET", "/v1/blobs/..%2f..%2fetc%2fpasswd", b"", 400, 64, "is no digest"),
         ("GET", "/v1/blobs/" + quote(digest_of(b"?"), safe=""), b"", 404, 66, "no blob"),
         ("POST", "/v1/commands/backup/getItm", b"", 400, 64, "no command"),
-        ("POST", "/v1/commands/backup/doPurge", b"", 503, 69, "not available yet"),
+        ("POST", "/v1/commands/backup/doFixShares", b"", 503, 69, "not available yet"),
         ("POST", "/v1/commands/backup/getItem/now", b"", 400, 64, "in the request's body"),
         ("POST", "/v1/commands/backup/getItem", b"{}", 400, 64, "needs ACCOUNT"),
         ("POST", "/v1/commands/backup/getItem", b"{", 400, 64, "is no command"),

@@ -23,7 +23,15 @@ NAMES = [
     *("daemon", "configuration", "secrets", "state directory", "broker", "AppServer", "restores", "watch"),
     *("Backup Path", "file system", "space", "blobless mode", "scanners", "last scan", "operations"),
     *("proven restore", "schedules", "gaps"),
-    *("waiting photographs", "recorder", "damaged files", "coherency", "notifications", "metrics"),
+    *(
+        "waiting photographs",
+        "recorder",
+        "damaged files",
+        "mass deletions",
+        "coherency",
+        "notifications",
+        "metrics",
+    ),
     *("clock", "time zone", "service user", "open files"),
 ]
 """Every check of a daemon whose Realtime Scanner has not begun, in the order of the answer."""

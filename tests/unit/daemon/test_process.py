@@ -248,9 +248,9 @@ async def test_a_hung_journal_starves_the_watchdog(world: World) -> None:
         daemon = process._current
         assert daemon is not None
         assert daemon._unwell() == ""
-        daemon._journal_pulse._last = daemon._clock.monotonic() - 10_000
+        daemon._journaling.pulse._last = daemon._clock.monotonic() - 10_000
         assert "the journal gave no sign of life" in daemon._unwell()
-        daemon._journal_pulse.rest()
+        daemon._journaling.pulse.rest()
         daemon._recording.pulse._last = daemon._clock.monotonic() - 10_000
         assert "recording gave no sign of life" in daemon._unwell()
         daemon._recording.pulse.rest()
