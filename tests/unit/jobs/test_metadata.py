@@ -151,7 +151,7 @@ async def test_an_unreadable_archive_is_replaced_by_the_one_before(
     """The older archive and the parcels since give the same, and the damage is told."""
     await world.receive("1")
     world.upload.archive(world.run())
-    await world.clock.tick(60)
+    await world.clock.advance(60)
     await world.receive("2")
     world.upload.archive(world.run())
     newest = list(world.volume.names(names.account_folder(ALICE)))[-1]
@@ -187,7 +187,7 @@ async def test_a_killed_upload_goes_on_where_it_was(world: SendingWorld, tmp_pat
             if step == wanted:
                 raise OSError(5, step)
 
-        await world.clock.tick(60)
+        await world.clock.advance(60)
         await world.receive(wanted)
         durable.observe_steps(stop)
         try:
@@ -197,7 +197,7 @@ async def test_a_killed_upload_goes_on_where_it_was(world: SendingWorld, tmp_pat
             durable.observe_steps(None)
         world.crash()
     for _ in range(3):
-        await world.clock.tick(60)
+        await world.clock.advance(60)
         await world.receive(str(_))
         world.upload.archive(world.run())
     assert world.retrieve(tmp_path / "back").successful
