@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import os
 import sys
 from pathlib import Path
@@ -18,6 +19,8 @@ def main() -> int:
     )
     parser.add_argument("--version", action="version", version=f"backupd {__version__}")
     arguments = parser.parse_args()
+    # A crash of the interpreter itself (in a library) leaves in the log where each thread was.
+    faulthandler.enable()
 
     import uvloop  # noqa: PLC0415 - as above
 

@@ -123,7 +123,7 @@ level = "info"
         while time.monotonic() < end:
             if self.process is not None and self.process.poll() is not None:
                 raise RuntimeError(
-                    f"the daemon ended with {self.process.returncode}:\n{self.log_text()[-3000:]}"
+                    f"the daemon ended with {self.process.returncode}:\n{self.log_text()[-20_000:]}"
                 )
             try:
                 self.status()
@@ -131,7 +131,7 @@ level = "info"
                 time.sleep(0.02)
             else:
                 return
-        raise RuntimeError(f"the daemon did not answer:\n{self.log_text()[-3000:]}")
+        raise RuntimeError(f"the daemon did not answer:\n{self.log_text()[-20_000:]}")
 
     def stop(self) -> int | None:
         """End the daemon as a service manager does; kill what is left. Return its exit status."""
