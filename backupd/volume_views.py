@@ -11,7 +11,7 @@ class MetadataView(msgspec.Struct, frozen=True, kw_only=True):
     """Copies of metadata on the external volume: up to which journal entry, when, and what stands in the way.
 
     `last_sent` is when a round last succeeded, `last_pass` when archives of all accounts were last complete;
-    both since the daemon's start.
+    both since the daemon's start. `waiting_since` is when the round under way began.
     """
 
     sent_through: int | None = None
@@ -20,6 +20,7 @@ class MetadataView(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
     hint: str = ""
     failing_since: datetime | None = None
+    waiting_since: datetime | None = None
 
 
 class VolumeView(msgspec.Struct, frozen=True, kw_only=True):

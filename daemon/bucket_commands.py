@@ -95,7 +95,7 @@ class BucketCommands:
             self._check_change(before, after)
             await self._keep(tuple(after if one is before else one for one in known))
         used = next(self._uses(after.uuid), "")
-        note = f"it is used by {used}, which takes the change at its next request" if used else ""
+        note = f"it is used by {used}, which is opened anew with it" if used else ""
         return BucketsReply(buckets=(self._view(after),), note=note)
 
     async def _delete(self, store: StoreType, given: Given, _caller: Caller) -> Reply:

@@ -7,6 +7,7 @@ there is still known and every use says what to do.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from backupd.clock import Clock
 from backupd.config import Config
 from backupd.errors import BackupdError, VolumeError
 from backupd.store.outside.reading import External
-from backupd.volume_choice import DefaultChoice, VolumeChoice
+from backupd.volume_choice import BucketChoice, DefaultChoice, VolumeChoice
 from backupd.volumes import chosen
 from backupd.volumes.base import ByteSource
 from backupd.volumes.chosen import ChosenVolume
@@ -145,6 +146,33 @@ class ExternalVolumes:
         assert made is not None
         self._made.append(made)
         return made
+
+    def made_of(self) -> bytes | None:
+        """Return a digest of all that the volume in force is reached by; None where that can't be read.
+
+        It is another one as soon as credentials, address or retention are, also a secret in its file.
+        """
+        try:
+            choice = self.choice()
+            facts = str(choice)
+            if isinstance(choice, BucketChoice):
+                bucket = volume_choice.bucket_of(choice, self.buckets())
+                settings = chosen.settings_of(choice, bucket, self._server_id, self._retention())
+                facts += f" {settings} {settings.secret.revealed}"
+        except BackupdError:
+            return None
+        return hashlib.sha256(facts.encode()).digest()
+
+    def can_be_made(self) -> bool:
+        """Tell whether the volume in force can be made; asks nothing of it."""
+        try:
+            made = self.open(self.choice(), server_id=self._server_id)
+        except BackupdError:
+            return False
+        if made is not None:
+            made.close()
+            self._made.remove(made)
+        return True
 
     def remove_leftovers(self, before: datetime) -> int:
         """Remove what uploads begun before a moment never ended on the volume in use; return how many.

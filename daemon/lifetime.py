@@ -371,12 +371,11 @@ class Daemon:
 
     def _take_setting(self, name: str) -> None:
         log.info("attribute_changed", attribute=name)
-        if name == "ZxBackup_DestPath":
-            self.begin_again()
+        if name in {"ZxBackup_DestPath", STORE}:
+            anew = self.begin_again if name == "ZxBackup_DestPath" else self._outward.chosen.set
+            anew()
             return
-        if name == STORE:
-            self._outward.chosen.set()
-            return
+        self._outward.look_soon()
         self._apply_settings()
         self._blobless.changed()
         self._announcing.look_soon()

@@ -87,7 +87,9 @@ class Looking:
                 return views.item_reply(store, account, item, date)
             if store is not self._store:
                 raise UsageError(
-                    "dump_blob and backup_path can't be combined", hint="use the blob path of getItem"
+                    "contents of another Backup Path are not written out",
+                    hint="doExternalRestore brings them in, from a volume with blobs_archive; without "
+                    "dump_blob getItem shows the states and where each content lies",
                 )
             state = views.state_to_dump(store, account, item, date)
             store.blobs.check_readable(state.digest or "")

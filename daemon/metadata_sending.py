@@ -35,6 +35,7 @@ class MetadataSending:
         self._last_sent: datetime | None = None
         self._last_pass: datetime | None = None
         self._sent_through: int | None = None
+        self._waiting_since: datetime | None = None
 
     @property
     def is_wanted(self) -> bool:
@@ -52,6 +53,7 @@ class MetadataSending:
             error=self._error,
             hint=self._hint,
             failing_since=self._failing_since,
+            waiting_since=self._waiting_since,
         )
 
     def sent_through(self) -> int | None:
@@ -99,7 +101,11 @@ class MetadataSending:
 
     async def _round(self, upload: MetadataUpload) -> None:
         async with self._sending:
-            count = await in_own_thread(upload.send_changes, name="metadata")
+            self._waiting_since = self._clock.now()
+            try:
+                count = await in_own_thread(upload.send_changes, name="metadata")
+            finally:
+                self._waiting_since = None
         if count:
             log.debug("metadata_sent", entries=count)
         self._note_success(upload)

@@ -148,6 +148,8 @@ TABLE = (
     _counter("volume_requests_total", "Calls to the external volume, by what was asked.", "call"),
     _gauge("blob_cache_bytes", "Bytes of blobs in the Backup Path that are confirmed outside."),
     _gauge("blob_cache_limit_bytes", "What those and the waiting ones may take together."),
+    _gauge("metadata_sent_age_seconds", "Since when no metadata was sent to the external volume."),
+    _gauge("metadata_pass_timestamp_seconds", "When archives of all accounts were last outside; 0: not yet."),
     # Retention
     _gauge("purge_last_end_timestamp_seconds", "When a purge last came to its end; 0: never."),
     _gauge("purge_last_freed_bytes", "What the last successful purge freed; none before the first."),

@@ -13,7 +13,7 @@ from backupd.jobs.coherency.findings import SORTS
 from backupd.keeping_views import CoherencyView
 from backupd.operations import Operation, OperationStatus
 from backupd.views import Problem, Severity
-from backupd.volume_views import VolumeView
+from backupd.volume_views import MetadataView, VolumeView
 from backupd.volumes.counting import CALLS
 from daemon.condition import CLOCK_IN_DOUBT
 from daemon.freshness import Freshness
@@ -212,6 +212,11 @@ def _volume(volume: VolumeView | None, now: datetime) -> Iterator[Value]:
         yield "volume_requests_total", (call,), count
     yield "blob_cache_bytes", (), volume.cached_bytes
     yield "blob_cache_limit_bytes", (), volume.cache_bytes_max
+    metadata = volume.metadata or MetadataView()
+    since = metadata.last_sent or metadata.failing_since or metadata.waiting_since
+    yield "metadata_sent_age_seconds", (), _age(now, since)
+    passed = metadata.last_pass
+    yield "metadata_pass_timestamp_seconds", (), 0 if passed is None else passed.timestamp()
 
 
 def _purges(survey: Survey, problems: Sequence[Problem]) -> Iterator[Value]:

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import structlog
 
 from backupd.attributes import Settings
-from backupd.clock import Clock
+from backupd.clock import Clock, wait_until_set
 from backupd.config import Config
 from backupd.jobs.metadata import MetadataUpload
 from backupd.operations import OperationStatus, Run
@@ -28,7 +29,7 @@ from backupd.volume_choice import VolumeChoice
 from backupd.volume_views import VolumeView
 from daemon.answering import Answering
 from daemon.blob_archives import BlobArchive, open_archive
-from daemon.external_volume import ExternalVolumes
+from daemon.external_volume import ExternalVolumes, UnusableVolume
 from daemon.metadata_sending import MetadataSending
 from daemon.operations_queue import Factory, OperationsQueue
 from daemon.outside_volume import make_uploading
@@ -37,8 +38,11 @@ from daemon.uploading import Uploading
 from daemon.volume_commands import VolumeCommands, VolumeSetting
 from daemon.volume_works import MIGRATION, VolumeWorks
 
+LOOK_SECONDS = 30.0
 LEFT_OVER_AFTER = timedelta(days=1)
 """An upload that has not ended by then never will."""
+
+log = structlog.get_logger(__name__)
 
 
 class Outward:
@@ -64,7 +68,10 @@ class Outward:
         self._volumes = volumes
         self._uploading = uploading
         self.chosen = asyncio.Event()
-        """Set once another volume was chosen."""
+        """Set once another volume was chosen, or the same one is reached in another way."""
+        self._look = asyncio.Event()
+        self._made_of: bytes | None = None
+        self._is_unusable = external is not None and isinstance(external.volume, UnusableVolume)
         self._scratch = scratch
         upload = None
         if external is not None:
@@ -150,7 +157,27 @@ class Outward:
             ("uploading", self._uploading.run()),
             ("metadata", self.metadata.run()),
             ("trimming", self._trimming.run()),
+            ("volume watch", self._watch()),
         )
+
+    def look_soon(self) -> None:
+        """Have it looked soon whether the volume is reached in another way now: a setting changed."""
+        self._look.set()
+
+    async def _watch(self) -> None:
+        """Have a lifetime with new credentials begin; a secret's file tells nobody of a change."""
+        self._made_of = await asyncio.to_thread(self._volumes.made_of)
+        while not await asyncio.to_thread(self._is_reached_otherwise):
+            self._look.clear()
+            await wait_until_set(self._look, self._clock, LOOK_SECONDS)
+        log.info("volume_reached_otherwise", was_usable=not self._is_unusable)
+        self.chosen.set()
+
+    def _is_reached_otherwise(self) -> bool:
+        if self._is_unusable:
+            return self._volumes.can_be_made()
+        made_of = self._volumes.made_of()
+        return made_of is not None and made_of != self._made_of
 
     def factories(self) -> dict[str, Factory]:
         """Return a factory for each type of operation on volumes."""

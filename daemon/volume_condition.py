@@ -8,23 +8,26 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from backupd.views import Problem, Severity
-from backupd.volume_views import VolumeView
+from backupd.volume_views import MetadataView, VolumeView
 
 UNREACHABLE_AFTER = timedelta(seconds=60)
 """A store that is away for less is not worth a word."""
 BEHIND_AFTER = timedelta(minutes=30)
+METADATA_AFTER = timedelta(minutes=10)
+"""Metadata goes out each minute: after so long it is no accident any more."""
 
 UNREACHABLE = "volume_unreachable"
 BEHIND = "uploads_behind"
 NOT_SENT = "blobs_damaged"
 REBUILDING = "catalog_rebuilding"
+METADATA = "metadata_not_sent"
 
 
 def volume_problems(volume: VolumeView | None, now: datetime) -> list[Problem]:
     """Return what is not well with the external volume."""
     if volume is None:
         return []
-    return [*_unreachable(volume, now), *_behind(volume, now), *_others(volume)]
+    return [*_unreachable(volume, now), *_behind(volume, now), *_others(volume), *_metadata(volume, now)]
 
 
 def _unreachable(volume: VolumeView, now: datetime) -> list[Problem]:
@@ -97,6 +100,23 @@ def _others(volume: VolumeView) -> list[Problem]:
             )
         )
     return found
+
+
+def _metadata(volume: VolumeView, now: datetime) -> list[Problem]:
+    view = volume.metadata or MetadataView()
+    since = view.failing_since or view.waiting_since
+    if since is None or now - since < METADATA_AFTER:
+        return []
+    reason = view.error or "the volume does not answer"
+    return [
+        _attention(
+            METADATA,
+            f"no metadata was sent to {volume.title} since {since:%Y-%m-%d %H:%M} UTC: {reason}",
+            view.hint
+            or "what changed since then would be lost with this machine; everything is kept here and goes "
+            "out by itself once the volume takes it",
+        )
+    ]
 
 
 def _attention(name: str, message: str, hint: str) -> Problem:

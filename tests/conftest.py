@@ -20,7 +20,7 @@ from backupd import durable
 from tests.world import nursery
 from tests.world.clocks import FakeClock
 from tests.world.stores import Store, running_moto
-from tests.world.swift import running_swift
+from tests.world.swift import PACKAGES, running_swift
 
 # Shells start what runs in the background with Ctrl-C ignored, and its children inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -126,3 +126,11 @@ def swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 def repository() -> Path:
     """Return the root of the source tree."""
     return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def real_store(request: pytest.FixtureRequest) -> Store:
+    """Give Swift where it is installed, else moto."""
+    is_there = not any(missing_program(package) for package in PACKAGES)
+    store: Store = request.getfixturevalue("swift" if is_there else "moto")
+    return store

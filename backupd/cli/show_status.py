@@ -10,7 +10,7 @@ from backupd.cli.text import duration, local, size, visible
 from backupd.control import StatusReply
 from backupd.keeping_views import BloblessView
 from backupd.views import BrokerView, ScannerView, Severity
-from backupd.volume_views import VolumeView
+from backupd.volume_views import MetadataView, VolumeView
 
 GAPS_SHOWN_MAX = 10
 
@@ -164,7 +164,27 @@ def _volume(view: VolumeView | None, now: datetime) -> Sequence[tuple[str, str]]
     requests = sum(view.requests.values())
     sent = f"{view.sent_objects:,} blobs ({size(view.sent_bytes)}) sent with {requests:,} requests"
     cache = f"{view.cached_objects:,} blobs, {size(view.cached_bytes)} of {size(view.cache_bytes_max)}"
-    return (("external volume", ", ".join(words)), ("uploads", sent), ("blob cache", cache))
+    return (
+        ("external volume", ", ".join(words)),
+        ("uploads", sent),
+        ("metadata outside", _metadata(view.metadata, now)),
+        ("blob cache", cache),
+    )
+
+
+def _metadata(view: MetadataView | None, now: datetime) -> str:
+    if view is None:
+        return "none is sent"
+    words = ["not sent yet" if view.last_sent is None else f"sent {_ago(view.last_sent, now)}"]
+    if view.last_pass is not None:
+        words.append(f"archives of all accounts complete {_ago(view.last_pass, now)}")
+    if view.error:
+        words.append(f"NOT sent: {visible(view.error)}")
+    return ", ".join(words)
+
+
+def _ago(then: datetime, now: datetime) -> str:
+    return f"{duration((now - then).total_seconds())} ago"
 
 
 def _show_gaps(status: StatusReply, page: Page) -> None:

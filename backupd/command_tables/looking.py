@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backupd.command import Command, CommandKind
-from backupd.command_tables.shared import ACCOUNT, ARCHIVE, BACKUP_PATH, LAST
+from backupd.command_tables.shared import ACCOUNT, BACKUP_PATH, LAST, NO_EFFECT
 from backupd.parameters import Parameter, Type
 
 _ITEM_TYPES = ("message", "contact", "contact-group", "folder", "appointment", "task", "document", "all")
@@ -39,7 +39,12 @@ ROWS = (
                 default="last",
                 keywords=("last", "first", "all"),
             ),
-            ARCHIVE,
+            Parameter(
+                "blobs_archive",
+                Type.TEXT,
+                NO_EFFECT
+                + "contents of another backup_path are not written out; doExternalRestore reads them",
+            ),
         ),
         meaning="print the states of an item, or write its content",
         kind=CommandKind.QUERY,

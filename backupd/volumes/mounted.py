@@ -179,7 +179,7 @@ class MountedVolume:
 
     def _stage(self, root: int, content: bytes | ByteSource) -> str:
         """Write content durably to a file without a name of its own; nothing is left after an error."""
-        token = f"{_RUN}.{next(_counter)}"
+        token = f"{_RUN}.{os.getpid()}.{next(_counter)}"
         with _directory(root, STAGED, make=True) as staged:
             assert staged is not None
             durable.step("mounted.write")

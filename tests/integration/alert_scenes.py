@@ -99,6 +99,7 @@ SCENES = (
         "100x3000",
     ),
     _scene("BackupdBlobsNotSent", CRITICAL, "6m", "upload_damaged_objects", "1x3000"),
+    _scene("BackupdMetadataNotSent", WARNING, "6m", "metadata_sent_age_seconds", "1801x3000"),
     _also(_scene("BackupdSpaceExhausted", CRITICAL, "6m", FREE, "99x3000"), THRESHOLD, "100x3000"),
     _also(_scene("BackupdSpaceLow", WARNING, "16m", FREE, "199x3000"), THRESHOLD, "100x3000"),
     # 4,000 bytes free, 600 fewer each hour: none are left after seven hours.

@@ -64,6 +64,7 @@ class FaultProxy:
     answer_headers: dict[bytes, bytes] = field(default_factory=dict)
     certificates: Path | None = None
     port: int = 0
+    hanging: bool = False
     struck: Counter[str] = field(default_factory=Counter)
     requests: int = 0
 
@@ -110,6 +111,12 @@ class FaultProxy:
                 if side is not None:
                     side.transport.abort()
 
+    async def _taken(self) -> None:
+        """Count a request; while `hanging`, it is taken and nothing comes of it."""
+        self.requests += 1
+        if self.hanging:
+            await asyncio.Event().wait()
+
     async def _pass(
         self,
         request: Message,
@@ -118,7 +125,7 @@ class FaultProxy:
         server: asyncio.StreamWriter,
     ) -> bool:
         """Pass one request on, or strike; tell whether the connection goes on."""
-        self.requests += 1
+        await self._taken()
         fault = ""
         if self._chance.random() < self.rate:
             fault = self.faults[self.struck.total() % len(self.faults)]

@@ -37,6 +37,7 @@ from backupd.store.archives import ArchiveType, CorruptArchive
 from backupd.store.history import Histories
 from backupd.store.layout import ACCOUNT_HISTORY, ACCOUNTS, DIRECTORIES, SERVERS, Layout, history_place
 from backupd.store.lock import PathLock
+from backupd.store.store import Store
 from backupd.volumes.base import NameMissing, Volume
 from backupd.volumes.disk import Directories, full_disk_told
 
@@ -107,6 +108,7 @@ class Retrieval:
                 durable.sync_file_system(layout.root)
             finally:
                 lock.release()
+        self._index(identity)
         return self._verdict(run, summary, identity)
 
     def _summary(self) -> Summary:
@@ -283,6 +285,12 @@ class Retrieval:
                         return
             except CorruptArchive as error:
                 log.warning("archive_unreadable", archive=archive.path.name, reason=error.message)
+
+    def _index(self, identity: ownership.Identity) -> None:
+        """Build the index, so that the path can be looked into at once, by `backup_path`."""
+        Store.open(
+            self._layout.root, server_id=identity.server, server_name=identity.name, clock=self._clock
+        ).close()
 
     # ------------------------------------------------------------------ verdict
 

@@ -35,6 +35,7 @@ from backupd.store.ledger_tables import Remembered
 from backupd.store.ownership import Identity
 from backupd.store.store import Store
 from backupd.volumes.base import Volume
+from backupd.volumes.failures import AccessRefused, RetainedObject
 
 ENTRIES_MAX = 20_000
 BYTES_MAX = 16 << 20
@@ -90,6 +91,7 @@ class MetadataUpload:
         self._remembered = Remembered(store.ledger)
         self.reached: int | None = None
         """Up to which journal entry everything was sent, as far as this object knows."""
+        self._may_not_delete = False
 
     @staticmethod
     def check_place(volume: Volume, identity: Identity) -> None:
@@ -264,7 +266,10 @@ class MetadataUpload:
         step("metadata.summarised")
 
     def _remove_obsolete(self, planned: plan.Pass) -> int:
-        """Remove what only passes before the last one need."""
+        """Remove what only passes before the last one need.
+
+        What is retained, or not this key's to delete, stays: a later pass tries again, by whatever key.
+        """
         summaries = names.summary_objects(self._volume.names(names.SUMMARIES))
         ranges = names.range_objects(self._names(names.STATES, names.JOURNAL))
         archived = names.archive_objects(self._names(names.ACCOUNTS, names.ENTRIES))
@@ -274,7 +279,16 @@ class MetadataUpload:
         removed = 0
         for name in unneeded:
             step("metadata.remove")
-            removed += self._volume.delete(name)
+            try:
+                removed += self._volume.delete(name)
+            except RetainedObject:
+                continue
+            except AccessRefused as error:
+                # The writer may not delete, which is as it should be: others would be refused as well.
+                if not self._may_not_delete:
+                    log.info("obsolete_metadata_stays", objects=len(unneeded) - removed, reason=error.message)
+                self._may_not_delete = True
+                return removed
         return removed
 
     def _names(self, *prefixes: str) -> Iterator[str]:

@@ -7,7 +7,7 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from backupd.volume_views import VolumeView
+from backupd.volume_views import MetadataView, VolumeView
 from daemon import volume_condition
 from daemon.volume_condition import volume_problems
 from tests.world.clocks import START
@@ -26,6 +26,8 @@ AWAY = {"error": "no route", "reachable": False}
 def test_all_well_is_no_problem():
     """A little waits, and a store that was away for a moment is nobody's business."""
     assert volume_problems(WELL, START) == []
+    late = MetadataView(error="403", failing_since=START - timedelta(minutes=9))
+    assert volume_problems(msgspec.structs.replace(WELL, metadata=late), START) == []
     moment = msgspec.structs.replace(WELL, **AWAY, failing_since=START - timedelta(seconds=30))
     assert volume_problems(moment, START) == []
 
@@ -40,6 +42,8 @@ def test_all_well_is_no_problem():
         ({"waiting_bytes": 2 << 30}, volume_condition.BEHIND, "more than the 1,024 MB"),
         ({"damaged_objects": 2, "damage": "items/x"}, volume_condition.NOT_SENT, "items/x"),
         ({"rebuilding": "being built"}, volume_condition.REBUILDING, "being built"),
+        ({"metadata": MetadataView(error="403", failing_since=HOUR_AGO)}, volume_condition.METADATA, "403"),
+        ({"metadata": MetadataView(waiting_since=HOUR_AGO)}, volume_condition.METADATA, "does not answer"),
         ({"error": "disk full"}, volume_condition.BEHIND, "queue can't be kept: disk full"),
     ],
 )  # fmt: skip

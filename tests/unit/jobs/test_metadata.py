@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from backupd.operations import Run, Verdict
 from backupd.states import ChangeType, State
 from backupd.store.history import Histories
 from backupd.store.store import Store
+from backupd.volumes.failures import AccessRefused, RetainedObject
 from backupd.volumes.memory import MemoryVolume
 from tests.unit.jobs.worlds import ALICE, SERVER, BackupWorld, change
 
@@ -254,3 +256,30 @@ async def test_a_failing_volume_fails_the_round_and_loses_nothing(
     assert world.upload.send_changes() == 1
     assert world.retrieve(tmp_path / "back").successful
     assert histories_in(tmp_path / "back") == world.everything()
+
+
+@pytest.mark.parametrize(
+    ("refusal", "removed"),
+    [(AccessRefused("access denied"), 0), (RetainedObject("an object", datetime(2027, 1, 1, tzinfo=UTC)), 0)],
+)
+async def test_what_may_not_be_deleted_stays_and_fails_nothing(
+    world: SendingWorld, refusal: VolumeError, removed: int
+) -> None:
+    """A writer without the right to delete ends its passes; a later one that may removes what is left."""
+    delete = world.volume.delete
+
+    def refuse(name: str) -> bool:
+        raise refusal
+
+    world.volume.delete = refuse  # type: ignore[method-assign]
+    for number in range(4):
+        await world.receive(f"mail {number}")
+        world.clock.tick(60)
+        done = world.upload.archive(world.run())
+        assert (done.failed, done.removed) == (0, removed)
+    assert len(names.summary_objects(world.volume.names(names.SUMMARIES))) == 4
+    world.volume.delete = delete  # type: ignore[method-assign]
+    await world.receive("the last")
+    world.clock.tick(60)
+    assert world.upload.archive(world.run()).removed > 4
+    assert len(names.summary_objects(world.volume.names(names.SUMMARIES))) == 3
