@@ -38,7 +38,7 @@ from daemon.uploading import Uploading
 from daemon.volume_commands import VolumeCommands, VolumeSetting
 from daemon.volume_works import MIGRATION, VolumeWorks
 
-LOOK_SECONDS = 30.0
+LOOK_SECONDS = 10.0
 LEFT_OVER_AFTER = timedelta(days=1)
 """An upload that has not ended by then never will."""
 
@@ -56,6 +56,7 @@ class Outward:
         setting: VolumeSetting,
         clock: Clock,
         volumes: ExternalVolumes,
+        made_of: bytes | None,
         external: External | None,
         uploading: Uploading,
         recorded_through: Callable[[], int],
@@ -70,7 +71,7 @@ class Outward:
         self.chosen = asyncio.Event()
         """Set once another volume was chosen, or the same one is reached in another way."""
         self._look = asyncio.Event()
-        self._made_of: bytes | None = None
+        self._made_of = made_of
         self._is_unusable = external is not None and isinstance(external.volume, UnusableVolume)
         self._scratch = scratch
         upload = None
@@ -108,18 +109,20 @@ class Outward:
         server_id = store.identity.server
         volumes = ExternalVolumes(config, settings, server_id=server_id, clock=clock)
 
-        def attach() -> tuple[External | None, Uploading]:
+        def attach() -> tuple[bytes | None, External | None, Uploading]:
+            made_of = volumes.made_of()  # before the volume is made: what changes meanwhile is seen
             external = volumes.current(_known_identity(store))
             uploading = make_uploading(store, external, settings=settings, server_id=server_id, clock=clock)
-            return external, uploading
+            return made_of, external, uploading
 
-        external, uploading = await asyncio.to_thread(attach)
+        made_of, external, uploading = await asyncio.to_thread(attach)
         return cls(
             store=store,
             settings=settings,
             setting=setting,
             clock=clock,
             volumes=volumes,
+            made_of=made_of,
             external=external,
             uploading=uploading,
             recorded_through=recorded_through,
@@ -166,7 +169,6 @@ class Outward:
 
     async def _watch(self) -> None:
         """Have a lifetime with new credentials begin; a secret's file tells nobody of a change."""
-        self._made_of = await asyncio.to_thread(self._volumes.made_of)
         while not await asyncio.to_thread(self._is_reached_otherwise):
             self._look.clear()
             await wait_until_set(self._look, self._clock, LOOK_SECONDS)

@@ -84,7 +84,7 @@ def use(daemon: Daemon, *words: str) -> str:
     """Choose a volume, and wait until the daemon has begun anew with it."""
     began = daemon.status()["started"]
     said = told(daemon, "backup", "setBackupVolume", *words)
-    eventually("the volume is in use", lambda: started(daemon) not in ("", began), 20)
+    eventually("the volume is in use", lambda: started(daemon) not in ("", began), 40)
     return said
 
 
@@ -175,11 +175,11 @@ def test_new_credentials_are_taken_at_once(
     host.deliver_text(host.addresses[0], "with the old secret")
     eventually("it is recorded", lambda: daemon.find(host.addresses[0], "with the old secret"))
     if real_store.access_key != "backupd":  # moto takes every secret
-        view = eventually("the refusal is told", lambda: failing(daemon), 20)
+        view = eventually("the refusal is told", lambda: failing(daemon), 40)
         assert "secret" in view["hint"]
     began = started(daemon)
     secret.write_text(real_store.secret.revealed)
-    eventually("the new secret is taken", lambda: started(daemon) not in ("", began), 20)
+    eventually("the new secret is taken", lambda: started(daemon) not in ("", began), 40)
     eventually("everything is outside", lambda: is_outside(daemon), 30)
 
 
