@@ -19,7 +19,7 @@ from backupd.errors import UsageError
 from backupd.store.layout import Layout
 from backupd.store.outside.catalog import Catalog
 from backupd.store.outside.reading import BlobsOutside, External
-from backupd.volumes import chosen, volume_key
+from backupd.volumes import chosen, key_folder
 from backupd.volumes.chosen import ChosenVolume
 from backupd.volumes.mounted import MountedVolume
 from daemon.external_volume import ExternalVolumes
@@ -95,7 +95,7 @@ def _opened(volumes: ExternalVolumes, wanted: str, identity: str) -> ChosenVolum
         choice = msgspec.structs.replace(bare, volume_prefix=rest)
     opened = volumes.open(choice, server_id=None)
     assert opened is not None
-    if volume_key.is_encrypted(opened.bare):
+    if key_folder.is_encrypted(opened.bare):
         opened = volumes.open(msgspec.structs.replace(choice, encrypted=True), server_id=None)
         assert opened is not None
     return opened

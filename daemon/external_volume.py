@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Iterator
 from datetime import datetime
-from typing import BinaryIO, NoReturn
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 import structlog
 
@@ -29,9 +29,11 @@ from backupd.volumes import chosen
 from backupd.volumes.base import ByteSource
 from backupd.volumes.chosen import ChosenVolume
 from backupd.volumes.failures import VolumeClosed
-from backupd.volumes.key_source import read_keyring
 from backupd.volumes.retrying import RetryBudget
 from backupd.volumes.s3_settings import Retention
+
+if TYPE_CHECKING:
+    from backupd.volumes.keyring import Keyring
 
 STORE = "backupArchivingStore"
 BUCKETS = "s3BucketConfigurations"
@@ -137,7 +139,7 @@ class ExternalVolumes:
             choice,
             self.buckets() if buckets is None else buckets,
             server_id=server_id,
-            keyring=lambda: read_keyring(self._config.encryption, os.environ),
+            keyring=self._keyring,
             retention=self._retention(),
             clock=self._clock,
             sleep=self._sleep,
@@ -192,6 +194,11 @@ class ExternalVolumes:
         self._ended.set()
         for made in self._made:
             made.close()
+
+    def _keyring(self) -> Keyring:
+        from backupd.volumes.key_source import read_keyring  # noqa: PLC0415 - brings OpenSSL along
+
+        return read_keyring(self._config.encryption, os.environ)
 
     def _retention(self) -> Retention | None:
         days = int(str(self._settings.get(RETENTION_DAYS, self._scopes).value))

@@ -27,7 +27,7 @@ from backupd.store.outside.reading import BlobsOutside, External
 from backupd.store.outside.rebuilding import rebuild
 from backupd.store.store import Store
 from backupd.volume_choice import BucketChoice, DefaultChoice, VolumeChoice, described
-from backupd.volumes import chosen, volume_key
+from backupd.volumes import chosen, key_folder
 from backupd.volumes.base import Volume
 from backupd.volumes.chosen import ChosenVolume
 from backupd.volumes.local import LocalVolume
@@ -233,7 +233,7 @@ class VolumeWorks:
         self, opened: ChosenVolume, choice: VolumeChoice, buckets: tuple[Bucket, ...] | None = None
     ) -> ChosenVolume:
         """Return the volume with encryption around it where what rests there is encrypted."""
-        if not volume_key.is_encrypted(opened.bare) or isinstance(choice, DefaultChoice):
+        if not key_folder.is_encrypted(opened.bare) or isinstance(choice, DefaultChoice):
             return opened
         sealed = msgspec.structs.replace(choice, encrypted=True)
         found = self._volumes.open(sealed, server_id=None, buckets=buckets)

@@ -25,6 +25,10 @@ def _never() -> bool:
     return False
 
 
+def _has_blob(state: State) -> bool:
+    return not state.held and "content" not in state.lacking
+
+
 class Keeping:
     """Keeps contents beside `blobs`; any thread may use it."""
 
@@ -69,9 +73,15 @@ class Keeping:
             return True
         return self.holder is not None and self._blobless() and self.holder.contains(digest)
 
-    def is_left(self, state: State) -> bool:
-        """Tell whether a new state's content rests with the AppServer alone."""
-        if state.digest is None or "content" in state.lacking or self.holder is None:
+    def is_left(self, state: State, last: State | None) -> bool:
+        """Tell whether a new state's content rests with the AppServer alone; `last` is the one before it.
+
+        Most changes leave the content as it was, and nothing is looked up for them: a blob that `last` has
+        stays, for a state refers to it.
+        """
+        if self.holder is None or (last is not None and last.digest == state.digest and _has_blob(last)):
+            return False
+        if state.digest is None or "content" in state.lacking:
             return False
         return not self._blobs.contains(state.digest) and self.holder.contains(state.digest)
 

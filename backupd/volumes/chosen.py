@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 import msgspec
 
@@ -21,14 +21,15 @@ from backupd.volume_choice import BucketChoice, DefaultChoice, LocalChoice, Volu
 from backupd.volumes import marker, ownership
 from backupd.volumes.base import Volume
 from backupd.volumes.counting import Counts
-from backupd.volumes.encrypting import EncryptingVolume
-from backupd.volumes.keyring import Keyring
 from backupd.volumes.listing import names_after
 from backupd.volumes.mounted import MountedVolume
 from backupd.volumes.owned import OwnedVolume
 from backupd.volumes.retrying import RetryBudget, Retrying
-from backupd.volumes.s3 import S3Volume
 from backupd.volumes.s3_settings import Retention, S3Settings
+
+if TYPE_CHECKING:
+    from backupd.volumes.keyring import Keyring
+    from backupd.volumes.s3 import S3Volume
 
 SERVERS_LISTED_MAX = 1_000
 
@@ -82,6 +83,8 @@ def make(
             volume, store, identity, is_remote = bare, None, f"local:{choice.volume_id or choice.path}", False
         case BucketChoice():
             settings = settings_of(choice, bucket_of(choice, buckets), server_id or "", retention)
+            from backupd.volumes.s3 import S3Volume  # noqa: PLC0415 - 0.2 s and 15 MB, only for a bucket
+
             store = S3Volume(settings, clock=clock)
             bare = volume = Retrying(store, budget, sleep=sleep, monotonic=clock.monotonic)
             if server_id is not None:
@@ -90,6 +93,8 @@ def make(
         case _:
             assert_never(choice)
     if choice.encrypted:
+        from backupd.volumes.encrypting import EncryptingVolume  # noqa: PLC0415 - brings OpenSSL along
+
         volume = EncryptingVolume(volume, keyring())
     return ChosenVolume(
         identity=identity,

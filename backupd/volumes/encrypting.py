@@ -20,6 +20,7 @@ from typing import BinaryIO
 import structlog
 
 from backupd.volumes.base import ByteSource, NameMissing, NameRefused, Volume, check_name
+from backupd.volumes.key_folder import is_reserved
 from backupd.volumes.keyring import Keyring
 from backupd.volumes.opening import OpeningReader
 from backupd.volumes.sealed_names import NameTooLong, NotOurs, SealedNames, in_order
@@ -34,7 +35,7 @@ from backupd.volumes.sealing import (
     opened_size,
     read_seal,
 )
-from backupd.volumes.volume_key import find_key, is_reserved, keep_key
+from backupd.volumes.volume_key import find_key, keep_key
 
 log = structlog.get_logger(__name__)
 

@@ -10,27 +10,17 @@ which are not encrypted: what an attacker put there must not pass for encrypted 
 
 from __future__ import annotations
 
-import re
-
 import msgspec
 
 from backupd.decoding import decoded
 from backupd.errors import VolumeError
-from backupd.volumes import ownership
 from backupd.volumes.base import Volume
+from backupd.volumes.key_folder import KEYS_FOLDER, is_reserved, key_ids
 from backupd.volumes.keyring import NAMES_KEY_BYTES, Keyring, WrongUnwrap
 from backupd.volumes.sealed_names import NotOurs, SealedNames
 from backupd.volumes.sealing import ContentTampered
 
-KEYS_FOLDER = "encryption"
-"""The first level of the names under which the key rests; not for contents."""
 KEY_FORMAT = 1
-_KEY_ID = re.compile(rf"{KEYS_FOLDER}/([0-9a-f]{{16}})\Z")
-
-
-def is_reserved(name: str) -> bool:
-    """Tell whether a name on the volume is not for contents: it rests there as it is, unencrypted."""
-    return name == ownership.NAME or name.startswith(f"{KEYS_FOLDER}/")
 
 
 class _Wrapped(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,14 +38,9 @@ class FoundKey(msgspec.Struct, frozen=True):
     settled: bool = True
 
 
-def is_encrypted(inner: Volume) -> bool:
-    """Tell whether a volume was ever written to encrypted. Raises `VolumeError`."""
-    return any(_KEY_ID.match(name) for name in inner.names(f"{KEYS_FOLDER}/"))
-
-
 def find_key(inner: Volume, keyring: Keyring) -> FoundKey:
     """Return the key of a volume, without writing; of a new one the key that `keep_key` will keep."""
-    found = [match[1] for match in map(_KEY_ID.match, inner.names(f"{KEYS_FOLDER}/")) if match]
+    found = key_ids(inner)
     newest = keyring.newest.id.hex()
     for key_id in keyring.ids:
         if key_id in found:

@@ -1,7 +1,8 @@
 """`python -m tests.bench [--only NAME]… [--quick] [--place DIRECTORY]`: measure, and print JSON.
 
 Every measurement stands beside its yardstick from the same run on the same machine; docs/performance.md says
-what they mean. The exit status is 0 when all that could be measured met its target, else 1.
+what they mean. Each is a line on standard error as soon as it is there; all are printed together at the end.
+The exit status is 0 when all that could be measured met its target, else 1.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from tests.bench import checks, purges, realtime, restores, scans, uploads
+from tests.bench import bucket_uploads, checks, purges, realtime, restores, scans, uploads
 from tests.bench.figures import Measurement, Report, machine
 
 MEASUREMENTS: dict[str, Callable[..., Measurement]] = {
@@ -28,9 +29,18 @@ MEASUREMENTS: dict[str, Callable[..., Measurement]] = {
     "account_at": restores.measure_account_at,
     "restore": restores.measure_restore,
     "uploads": uploads.measure_uploads,
+    "bucket_uploads": bucket_uploads.measure_bucket_uploads,
     "coherency": checks.measure_coherency,
     "purge": purges.measure_purge,
 }
+
+
+def _measured(name: str, place: Path, *, quick: bool) -> Measurement:
+    began = time.monotonic()
+    found = MEASUREMENTS[name](place, quick=quick)
+    sys.stderr.write(f"{msgspec.json.encode(found).decode()}\n")
+    sys.stderr.write(f"  took {time.monotonic() - began:.0f} s\n")
+    return found
 
 
 def main() -> int:
@@ -47,7 +57,7 @@ def main() -> int:
         found = []
         for measurement in given.only or MEASUREMENTS:
             sys.stderr.write(f"measuring {measurement} …\n")
-            found.append(MEASUREMENTS[measurement](place / measurement, quick=given.quick))
+            found.append(_measured(measurement, place / measurement, quick=given.quick))
     report = Report(
         machine=told,
         quick=given.quick,

@@ -37,10 +37,11 @@ class Restic:
 
     def __init__(self, place: Path) -> None:
         place.mkdir(parents=True)
+        self.repository = place / "repository"
         (place / "password").write_text("bench")
         self._environment = {
             **os.environ,
-            "RESTIC_REPOSITORY": str(place / "repository"),
+            "RESTIC_REPOSITORY": str(self.repository),
             "RESTIC_PASSWORD_FILE": str(place / "password"),
             "RESTIC_CACHE_DIR": str(place / "cache"),
         }

@@ -343,7 +343,7 @@ class Recorder:
         recent = self._recent_of(key)
         state = next_state(recent.last, *self._decide(group, outcome, recent.last))
         if state is not None:
-            if self._store.keeping.is_left(state):
+            if self._store.keeping.is_left(state, recent.last):
                 state = msgspec.structs.replace(state, held=True)
             written.setdefault(key, []).append(state)
             before = recent.events if len(recent.events) < RECENT_EVENTS_MAX else frozenset[str]()

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from backupd.errors import ConfigError, VolumeError
 from backupd.volumes.base import NameRefused
 from backupd.volumes.encrypting import SEALED_AT_ONCE_BYTES_MAX, EncryptingVolume
+from backupd.volumes.key_folder import KEYS_FOLDER, is_encrypted
 from backupd.volumes.keyring import KeyMissing, Keyring, MasterKey, parse_keys
 from backupd.volumes.memory import MemoryVolume
 from backupd.volumes.ownership import NAME as OWNER_NAME
@@ -28,7 +29,6 @@ from backupd.volumes.sealing import (
     opened_size,
     sealed_size,
 )
-from backupd.volumes.volume_key import KEYS_FOLDER, is_encrypted
 
 OLD, NEW, OTHER = MasterKey(b"o" * 32), MasterKey(b"n" * 32), MasterKey(b"x" * 32)
 NAME = "items/aA/0123456789+,ABCDEFGHIJKLMNOPQRSTUVWXYZabcd="
