@@ -47,7 +47,7 @@ def rules() -> list[dict[str, Any]]:
 def promtool(*words: str, given: str | None = None) -> str:
     """Return what promtool says; it must be content."""
     done = subprocess.run(
-        ["promtool", *words], input=given, capture_output=True, text=True, timeout=60, check=False
+        ["promtool", *words], input=given, capture_output=True, text=True, timeout=180, check=False
     )
     assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     return done.stdout + done.stderr
