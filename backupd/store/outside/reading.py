@@ -55,6 +55,10 @@ class BlobsOutside:
         self.hand = threading.Lock()
         """Who changes the volume holds it: sending and reclaiming take turns, step by step."""
         self.sweep_due = True
+        self.evicting = threading.Lock()
+        """Who lets blobs leave the Backup Path holds it."""
+        self.keeps_all = False
+        """Whether nothing may leave the Backup Path; read it with `evicting` in hand."""
         self._now = now
         self._noting = threading.Lock()
         self._committed: list[Queued] = []
@@ -133,6 +137,19 @@ class BlobsOutside:
         if used:
             self.catalog.note_uses(used, self._now())
         return queued
+
+    def keep_all(self) -> None:
+        """Let nothing leave the Backup Path from now on, however large the cache becomes.
+
+        For who is about to choose another volume: what was seen here must be here then.
+        """
+        with self.evicting:
+            self.keeps_all = True
+
+    def evict_again(self) -> None:
+        """Let the cache keep its bound again, also with what came into the Backup Path by other ways."""
+        self.keeps_all = False
+        self.sweep_due = True
 
     def _open(self, digest: str, located: Located, bytes_max: int | None) -> BinaryIO:
         path = f"{self.external.title}/{located.name}"
