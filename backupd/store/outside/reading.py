@@ -55,6 +55,8 @@ class BlobsOutside:
         self.hand = threading.Lock()
         """Who changes the volume holds it: sending and reclaiming take turns, step by step."""
         self.sweep_due = True
+        self.rebuild_due = False
+        """Whether something was not on the volume that should be: what else is gone is to be looked for."""
         self.evicting = threading.Lock()
         """Who lets blobs leave the Backup Path holds it."""
         self.keeps_all = False
@@ -87,6 +89,8 @@ class BlobsOutside:
             except NameMissing:
                 # A pack that was just rewritten: the content is elsewhere now.
                 if is_last:
+                    # Until the catalog is brought to what is there, nobody would store it again.
+                    self.rebuild_due = True
                     raise BlobMissing(
                         f"{located.name} with blob {digest} is gone from {self.external.title}",
                         hint="a deep scan stores it again if the item still exists",
