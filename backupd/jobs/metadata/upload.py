@@ -225,7 +225,7 @@ class MetadataUpload:
 
         root = self._store.layout.root
         with tempfile.TemporaryFile(dir=root) as file:
-            parcels.write_archive(file, root, _members(root, one.account), unread=note)
+            parcels.write_archive(file, root, _members(root, one.account, note), unread=note)
             size = file.tell()
             if unread:
                 return msgspec.structs.replace(done, failed=done.failed + 1)
@@ -281,15 +281,23 @@ class MetadataUpload:
             yield from self._volume.names(prefix)
 
 
-def _members(root: Path, account: str) -> Iterator[str]:
-    """Yield the files of an account, or those of the server's entries, by relative paths, sorted."""
+def _members(root: Path, account: str, unread: Callable[[str, str], None]) -> Iterator[str]:
+    """Yield the files of an account, or those of the server's entries, by relative paths, sorted.
+
+    A directory that can't be listed is told to `unread`; one that has vanished is left out.
+    """
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            unread(os.path.relpath(error.filename, root), error.strerror or str(error))
+
     places = (
         [layout.account_directory(account)]
         if account
         else [f"{layout.SERVERS}/{directory}" for directory in layout.SERVER_DIRECTORIES.values()]
     )
     for place in places:
-        for directory, below, files in os.walk(root / place):
+        for directory, below, files in os.walk(root / place, onerror=refuse):
             below.sort()
             for name in sorted(files):
                 if not name.startswith("."):
