@@ -119,8 +119,11 @@ class MetadataUpload:
         kept = self._remembered.get(_SENT)
         sent = None if kept is None else msgspec.json.decode(kept, type=Sent)
         if sent is None or sent.volume != self._volume_id:
-            outside = names.range_objects(self._volume.names(names.STATES))
-            newest = max((one.last for one in outside), default=None)
+            ranges = names.range_objects(self._volume.names(names.STATES))
+            # Parcels that passes made needless are gone: then the last pass says how far it is.
+            summaries = names.summary_objects(self._volume.names(names.SUMMARIES))
+            reached = [*(one.last for one in ranges), *(one.through for one in summaries)]
+            newest = max(reached, default=None)
             through = self._recorded_through() if newest is None else newest
             sent = self._keep(min(through, self._store.journal.last_sequence))
         self.reached = sent.through

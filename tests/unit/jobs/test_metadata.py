@@ -293,3 +293,24 @@ async def test_what_was_purged_does_not_come_back_from_parcels(world: SendingWor
     verdict = world.retrieve(tmp_path / "back")
     assert verdict.successful, verdict.sentence
     assert histories_in(tmp_path / "back") == world.everything()
+
+
+async def test_what_another_volume_was_sent_meanwhile_is_not_taken_for_sent(world: SendingWorld) -> None:
+    """A migration that is not completed sends to its volume too; the one in use gets what it lacks."""
+    await world.receive("1")
+    for _ in range(4):
+        world.upload.archive(world.run())
+        await world.clock.advance(60)
+    assert not names.range_objects(world.volume.names(names.STATES))
+    through = world.upload.sent_through()
+    await world.receive("2")
+    other = MetadataUpload(
+        world.store,
+        MemoryVolume(),
+        volume_id="v2",
+        clock=world.clock,
+        recorded_through=lambda: world.recorder.durable_cursor,
+    )
+    other.archive(world.run())
+    assert world.upload.sent_through() == through
+    assert world.upload.send_changes() == 1
