@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,3 +75,26 @@ def test_what_is_fetched_back_is_all_here_though_room_is_made_meanwhile(world: O
     world.outside.evict_again()
     world.upload.tend(NOTHING_CACHED)
     assert not list(local.digests())
+
+
+def test_a_content_that_leaves_the_cache_while_it_is_copied_is_copied_all_the_same(
+    world: OutsideWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large one is read for a while; what is evicted then is taken from the volume in use."""
+    (digest,) = world.keep(b"large " * 100)
+    world.send()
+    opening = world.blobs.open
+
+    class Leaving(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            world.upload.tend(NOTHING_CACHED)
+            return super().read(size)
+
+    def opened(asked: str) -> Leaving:
+        with opening(asked) as file:
+            return Leaving(file.read())
+
+    monkeypatch.setattr(world.blobs, "open", opened)
+    with world.blobs.stored(digest) as (file, size):
+        assert len(file.read()) == size
+    assert not list((world.root / "items").rglob("*="))
