@@ -123,7 +123,11 @@ class Lives(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.world = OutsideWorld(Path(self.directory.name) / "backup", seed=seed)
         self.run(self.world.have(*TEXTS[:3]))
+        for number in range(4):
+            self.deliver(text=TEXTS[number], is_big=True)
+        self.scan()
         self.choose("one")
+        self.upload(NO_ROOM, 0, faulty=False)
 
     def teardown(self) -> None:
         if hasattr(self, "world"):
@@ -180,7 +184,11 @@ class Lives(RuleBasedStateMachine):
 
     # ------------------------------------------------------------------- the volume
 
-    @rule(room=st.sampled_from([NO_ROOM, ROOM_ENOUGH]), faulty=st.booleans(), step=st.integers(0, 40))
+    @rule(
+        room=st.sampled_from([NO_ROOM, ROOM_ENOUGH]),
+        faulty=st.booleans(),
+        step=st.sampled_from([0, 0, *range(40)]),
+    )
     def upload(self, room: int, step: int, *, faulty: bool) -> None:
         """Send what waits, over a volume that fails, or dying on the way; then let blobs leave the cache."""
         world = self.world
@@ -224,14 +232,17 @@ class Lives(RuleBasedStateMachine):
             world.upload.tend(room)
         self.choose(name)
 
-    @rule()
-    def come_home(self) -> None:
+    @rule(name=st.sampled_from(["", *NAMES, *NAMES, *NAMES]))
+    def come_home(self, name: str) -> None:
+        """Fetch everything back, and mostly choose a volume again soon."""
         world = self.world
         if world.outside is not None:
             world.outside.keep_all()
             local = Blobs(LocalVolume(world.path))
             assert not FetchedBack(world.store.blobs, local).run(Run(world.clock)).failed
             self.choose("")
+            if name:
+                self.choose(name)
 
     @rule(name=st.sampled_from(NAMES))
     def choose_again(self, name: str) -> None:
@@ -252,10 +263,13 @@ class Lives(RuleBasedStateMachine):
 
         self._dying(step, work)
 
-    @rule()
-    def purge_twice(self) -> None:
+    @rule(place=st.integers(0, 50), count=st.integers(0, 5))
+    def purge_twice(self, place: int, count: int) -> None:
         """Once grace is over nothing is left that nothing names: neither here nor, as an object, outside."""
         world = self.world
+        self.remove(place=place, count=count)
+        self.run(world.scan_all(force=True))
+        world.clock.tick(40 * DAY)
         for _ in range(2):
             self.run(world.purge(force=True))
             world.reclaim()
@@ -265,6 +279,8 @@ class Lives(RuleBasedStateMachine):
         if world.outside is not None:
             objects = Objects(world.outside.catalog, world.outside.catalog.number_of(world.current))
             assert not objects.dead(1)
+            for number, live in world.outside.catalog.rows("SELECT id, live FROM objects"):
+                assert live == len(objects.places_in(number))
             there = set(world.volumes[world.current].inner.names("items/"))
             known = {name for _, name in objects.names("", 10_000)}
             assert known <= there
@@ -305,7 +321,7 @@ def noise(text: str) -> bytes:
 
 
 Lives.TestCase.settings = settings(
-    max_examples=LIVES or 8,
+    max_examples=LIVES or 20,
     stateful_step_count=60 if LIVES else 30,
     deadline=None,
     derandomize=not LIVES,
