@@ -32,7 +32,7 @@ SHORTCUTS = {"status": ("backup", "status"), "doctor": ("backup", "doctor")}
 """Commands that need no module."""
 
 _COMING_NAMES = {
-    "backup": "check-ldap-dump, doBackupLDAP, doCheckShares, doFixShares, doRawRestore",
+    "backup": "check-ldap-dump, doCheckShares, doFixShares, doRawRestore",
 }
 
 _COMING = tuple(

@@ -115,6 +115,7 @@ class Works:
             "doRestoreBlobs": self._restore_blobs,
             "doBackupServerCustomizations": self._archive_customizations,
             "doBackupCluster": self._record_cluster,
+            "doBackupLDAP": self._dump_directory,
         }
 
     def _smartscan(self, operation: Operation) -> Work:
@@ -188,6 +189,14 @@ class Works:
             path = await asyncio.to_thread(self._dump.write, self._clock.now())
             sent = await self._server_archives_outside(run, operation)
             return f"{recorded}; configuration dumped in {path.name}{sent}"
+
+        return work
+
+    def _dump_directory(self, operation: Operation) -> Work:
+        async def work(run: Run) -> str:
+            path = await asyncio.to_thread(self._dump.write, self._clock.now())
+            sent = await self._server_archives_outside(run, operation)
+            return f"the AppServer's directory dumped with the configuration in {path.name}{sent}"
 
         return work
 

@@ -90,6 +90,15 @@ ROWS = (
     ),
     Command(
         module="backup",
+        name="doBackupLDAP",
+        positional=(start("start the backup"),),
+        optional=(REMOTE,),
+        meaning="dump the AppServer's directory now (accounts, domains, COS, lists), with the configuration",
+        kind=CommandKind.OPERATION,
+        replies=("operation",),
+    ),
+    Command(
+        module="backup",
         name="getAllOperations",
         optional=(VERBOSE,),
         meaning="list queued and running operations",

@@ -110,6 +110,8 @@ SCENES = (
     _scene("BackupdIncoherent", CRITICAL, "1m", "coherency_findings", "2x3000", DAMAGED_BLOBS),
     _scene("BackupdDamaged", CRITICAL, "1m", "damaged_files", "1x3000"),
     _scene("BackupdMassDeletion", CRITICAL, "1m", "retention_suspended_accounts", "1x3000"),
+    _scene("BackupdClockInDoubt", WARNING, "16m", "clock_in_doubt", "1x3000"),
+    _scene("BackupdPurgeOverdue", WARNING, "362h", "purge_last_end_timestamp_seconds", "60x25000"),
 )
 
 SILENT = (

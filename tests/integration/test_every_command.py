@@ -50,6 +50,7 @@ LINES = {
     "backup doBackupServerCustomizations": "start",
     "backup doListLostContents": "start",
     "backup doBackupCluster": "start",
+    "backup doBackupLDAP": "start remote_metadata_upload true",
     "backup legalHold get": "all",
     "backup legalHold set": "{address}",
     "backup legalHold unset": "{address}",

@@ -183,8 +183,13 @@ def test_volumes_as_the_specification_types_them(daemon):
 
 def test_what_is_still_to_come_says_so(daemon):
     """The words are known, nothing is done, and the exit status tells that it is not available."""
-    line = "carbonio --json backup doBackupLDAP start"
-    assert "not available yet" in typed(daemon, line, status=NOT_YET)
+    assert "not available yet" in typed(daemon, "carbonio backup doCheckShares start", status=NOT_YET)
+
+
+def test_the_directory_is_dumped(daemon):
+    """The dump is an archive that can be used by itself, made whenever it is asked for."""
+    told = typed(daemon, "carbonio --json backup doBackupLDAP start --sync")
+    assert "directory dumped with the configuration in configuration_" in told
 
 
 def test_a_coherency_check_as_the_specification_types_it(daemon):

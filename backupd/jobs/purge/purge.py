@@ -109,6 +109,8 @@ class Purge:
         """Purge; return the verdict. Raises `PurgeRefused`, `UsageError`, `OperationStopped`, `OSError`."""
         rules = _rules_of(self._rules(), wanted)
         if rules.retention.is_infinite:
+            if not wanted.dry_run:
+                await asyncio.to_thread(self._note_end)
             return infinite()
         now = await self._believed_now(wanted)
         at = cutoffs(rules.retention, now)
@@ -267,6 +269,9 @@ class Purge:
             manifest.add([{"what": "end", "verdict": verdict.sentence}])
             manifest.sync()
         manifests.forget_old(self._store.layout, now)
+        self._note_end()
+
+    def _note_end(self) -> None:
         statistics = self._store.statistics
         statistics.write_backup(
             msgspec.structs.replace(statistics.backup(), last_purge_ended=self._clock.now())

@@ -50,7 +50,7 @@ def run(path: str, line: str, **environment: str) -> subprocess.CompletedProcess
         ("backup monitor 00000000-0000-4000-8000-000000000004 --sync", 4, b"interrupted", b""),
         ("backup doSmartScn start", 64, b"", b"did you mean doSmartScan?"),
         ("backup getItem bob@example.com 7", 66, b"", b"no account bob@example.com"),
-        ("backup doBackupLDAP start", 69, b"", b"not available yet"),
+        ("backup doCheckShares start", 69, b"", b"not available yet"),
         ("--socket /nowhere/control.sock status", 69, b"", b"no daemon answers on /nowhere/control.sock"),
         ("--config x.toml status", 64, b"", b"takes no --config"),
         ("--host other status", 64, b"", b"another server"),

@@ -124,6 +124,7 @@ async def test_each_class_is_for_ever_by_itself(world: PurgedWorld) -> None:
     world.rules = msgspec.structs.replace(world.rules, retention=FOR_EVER)
     before = world.histories()
     assert "infinite retention" in (await world.purge()).sentence
+    assert world.store.statistics.backup().last_purge_ended == world.clock.now()
     assert world.histories() == before
     assert not world.manifest()
     accounts_only = msgspec.structs.replace(FOR_EVER, account_days=30)
