@@ -24,8 +24,8 @@ async def test_no_volume_is_chosen_while_a_migration_works() -> None:
     )
     operation = await queue.submit(type_, {}, started_by="somebody")
     commands._refuse_beside_migration()
-    working = asyncio.create_task(queue.run())
-    try:
+    async with asyncio.TaskGroup() as group:
+        working = group.create_task(queue.run())
         while queue.operations()[0].status is not OperationStatus.RUNNING:
             await settle()
         with pytest.raises(UsageError, match="is under way") as refused:
@@ -34,7 +34,6 @@ async def test_no_volume_is_chosen_while_a_migration_works() -> None:
         jobs.go.set()
         await queue.wait_until_ended(operation.uuid)
         commands._refuse_beside_migration()
-    finally:
         working.cancel()
 
 
