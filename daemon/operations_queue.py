@@ -245,6 +245,7 @@ class OperationsQueue:
                     status, verdict, hint = await self._outcome(place, run)
                     watching.cancel()
             except asyncio.CancelledError:
+                run.request_stop()  # a thread that works on it must not outlive what this lifetime opened
                 self._take_progress(place, run)
                 await self._end(place, OperationStatus.INTERRUPTED, "the daemon stopped while it ran")
                 raise

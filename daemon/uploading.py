@@ -170,7 +170,7 @@ class Uploading:
         is_whole = await asyncio.to_thread(parts.outside.catalog.is_whole)
         while True:
             try:
-                if not is_whole:
+                if not is_whole or parts.outside.rebuild_due:
                     await self._rebuild(parts)
                     is_whole = True
                 self._is_sending = True
@@ -195,6 +195,7 @@ class Uploading:
         run = Run(self._clock)
         self._rebuilding = "the catalog of the external volume is being built anew"
         log.warning("catalog_rebuild_began", volume=parts.outside.external.title)
+        parts.outside.rebuild_due = False
         done = await in_own_thread(
             lambda: rebuild(parts.outside, run, now=self._clock.now), name="catalog rebuild"
         )

@@ -18,6 +18,7 @@ from backupd.buckets import StoreType
 from backupd.clock import Clock
 from backupd.control import DoneReply, OperationReply, Reply
 from backupd.errors import UsageError
+from backupd.operations import OperationStatus
 from backupd.store.ledger import Ledger
 from backupd.store.store import Store
 from backupd.volume_choice import BucketChoice, DefaultChoice, VolumeChoice, described
@@ -28,7 +29,14 @@ from daemon.external_volume import STORE, ExternalVolumes
 from daemon.operations_queue import OperationsQueue
 from daemon.own_thread import in_own_thread
 from daemon.peers import Caller
-from daemon.volume_works import CREDENTIALS, VolumeWorks, bucket_choice, claimed, described_bucket
+from daemon.volume_works import (
+    CREDENTIALS,
+    MIGRATION,
+    VolumeWorks,
+    bucket_choice,
+    claimed,
+    described_bucket,
+)
 
 CLAIM_SECONDS = 60.0
 """How long a place may take to be looked at before it is chosen."""
@@ -36,6 +44,7 @@ CLAIM_BUDGET = RetryBudget(attempts=3, seconds=20.0)
 """Somebody waits for the answer: a store that is away is not asked for minutes."""
 SECRETS = ("access_key", "secret", "secret_file", "bucket_name", "region", "url", "prefix")
 LISTING = "doListLostContents"
+WORKING = frozenset({OperationStatus.RUNNING, OperationStatus.STOPPING})
 RETRIEVAL = "retrieveMetadataFromArchive S3"
 
 
@@ -116,12 +125,14 @@ class VolumeCommands:
 
     async def _set(self, choice: VolumeChoice, caller: Caller) -> Reply:
         """Look at the place, then choose it; the place before is not asked for anything."""
+        self._refuse_beside_migration()
         before = await asyncio.to_thread(self._before)
         if not isinstance(choice, DefaultChoice):
             choice = await self._claimed(choice)
         if before == choice:
             return DoneReply(note=f"{described(choice)} is in use already")
         left = await asyncio.to_thread(self._left_behind)
+        self._refuse_beside_migration()
         # Queued first, and left waiting: the lifetime ends with the choice, and the next one works on it.
         if left:
             self._queue.hold(held=True)
@@ -134,6 +145,15 @@ class VolumeCommands:
                 f"again: {LISTING} lists them, a deep SmartScan stores again what the AppServer still has"
             )
         return DoneReply(note=note)
+
+    def _refuse_beside_migration(self) -> None:
+        """Raise `UsageError` while a migration works: at its end it would choose its own volume after all."""
+        for operation in self._queue.operations():
+            if operation.type.startswith(MIGRATION) and operation.status in WORKING:
+                raise UsageError(
+                    f"{operation.type} is under way",
+                    hint=f"wait for its end, or stop it first: backup doStopOperation {operation.uuid}",
+                )
 
     def _before(self) -> VolumeChoice:
         try:
@@ -165,6 +185,7 @@ class VolumeCommands:
         return 0 if outside is None else outside.only_outside()
 
     async def _update(self, given: Given, _caller: Caller) -> Reply:
+        self._refuse_beside_migration()
         current = self._before()
         if not isinstance(current, BucketChoice):
             raise UsageError("no bucket is in use", hint="backup setBackupVolume S3 chooses one")

@@ -7,7 +7,8 @@ A migration copies, verifies, and switches only when everything is there: by the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from backupd.buckets import Bucket, StoreType, made
 from backupd.clock import Clock
 from backupd.errors import UsageError
 from backupd.jobs.metadata import MetadataUpload, Retrieval
-from backupd.jobs.migrate import FetchedBack, LostContents, Migration
+from backupd.jobs.migrate import FetchedBack, LostContents, Migration, Tally
 from backupd.operations import Operation, Run, Verdict, Work
 from backupd.store.blobs import Blobs
 from backupd.store.outside.catalog import Catalog
@@ -108,16 +109,9 @@ class VolumeWorks:
             raise UsageError(
                 f"{opened.title} is the volume in use already", hint="name another one to migrate to"
             )
-        catalog, is_own = self._catalog()
-        try:
-            target = _external(opened)
-            migration = Migration(self._store.blobs, catalog, target, now=self._clock.now, threads=threads)
-            tally = migration.run(run, self._store.index.counts().blobs)
-        finally:
-            if is_own:
-                catalog.close()
-        if tally.failed:
-            return tally.verdict(opened.title, described(before), switched=False)
+        copied = self._copied(run, opened, threads)
+        if copied.failed:
+            return copied.verdict(opened.title, described(before), switched=False)
         archived = MetadataUpload(
             self._store,
             opened.volume,
@@ -127,13 +121,51 @@ class VolumeWorks:
         ).archive(run)
         if archived.failed:
             return msgspec.structs.replace(
-                tally.verdict(opened.title, described(before), switched=False),
+                copied.verdict(opened.title, described(before), switched=False),
                 sentence=f"{archived.sentence()}; {described(before)} stays in use",
                 successful=False,
             )
-        self._switch(choice)
-        verdict = tally.verdict(opened.title, described(before), switched=True)
+        with self._nothing_leaving() as chosen_now:
+            # What came meanwhile may have gone to the volume in use, and out of the cache.
+            last = self._copied(run, opened, threads)
+            copied = msgspec.structs.replace(
+                copied,
+                copied=copied.copied + last.copied,
+                bytes=copied.bytes + last.bytes,
+                failed=last.failed,
+            )
+            if not copied.failed:
+                self._switch(choice)
+                chosen_now()
+        verdict = copied.verdict(opened.title, described(before), switched=not copied.failed)
         return msgspec.structs.replace(verdict, sentence=f"{verdict.sentence}; {archived.sentence()}")
+
+    def _copied(self, run: Run, opened: ChosenVolume, threads: int) -> Tally:
+        catalog, is_own = self._catalog()
+        try:
+            target = _external(opened)
+            migration = Migration(self._store.blobs, catalog, target, now=self._clock.now, threads=threads)
+            return migration.run(run, self._store.index.counts().blobs)
+        finally:
+            if is_own:
+                catalog.close()
+
+    @contextmanager
+    def _nothing_leaving(self) -> Iterator[Callable[[], None]]:
+        """Let the cache keep everything; once another volume was chosen, until the lifetime ends."""
+        outside, is_chosen = self._outside, False
+
+        def chosen_now() -> None:
+            nonlocal is_chosen
+            is_chosen = True
+
+        if outside is not None:
+            outside.keep_all()
+        try:
+            yield chosen_now
+        finally:
+            if outside is not None and not is_chosen:
+                outside.evict_again()
 
     def _claimed(self, opened: ChosenVolume, choice: VolumeChoice) -> VolumeChoice:
         return claimed(self._store, opened, choice, self._clock)
@@ -160,9 +192,11 @@ class VolumeWorks:
             raise UsageError("everything is on the Backup Path already", hint="there is nothing to migrate")
         blobs = self._store.blobs
         local = Blobs(LocalVolume(self._store.layout.root), level=blobs.level)
-        tally = FetchedBack(blobs, local).run(run, self._store.index.counts().blobs)
-        if not tally.failed:
-            self._switch(DefaultChoice())
+        with self._nothing_leaving() as chosen_now:
+            tally = FetchedBack(blobs, local).run(run, self._store.index.counts().blobs)
+            if not tally.failed:
+                self._switch(DefaultChoice())
+                chosen_now()
         return tally.verdict("the Backup Path", described(before), switched=not tally.failed)
 
     # ---------------------------------------------------------------- retrieval

@@ -17,7 +17,7 @@ import hashlib
 import io
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -144,15 +144,18 @@ class Blobs:
         The file of the Backup Path as it is, once it was verified; one that is only outside goes through the
         Backup Path as staged content. Raises as `open` does, `SpaceExhausted`.
         """
-        with self.open(digest) as content:
-            if self._cached(digest):
+        place, file, name = "", None, blob_name(_checked(digest))
+        if self._cached(digest):
+            with self.open(digest) as content:
                 while content.read(_CHUNK_BYTES):
                     pass
-                place = ""
-            else:
-                place = Blobs(self._volume, level=self.level).stage(content).place
+            with suppress(NameMissing):  # it may leave the cache while it is read
+                file = self._volume.get(name)
         try:
-            file = self._volume.staged_file(place) if place else self._volume.get(blob_name(digest))
+            if file is None:
+                with self.open(digest) as content:
+                    place = Blobs(self._volume, level=self.level).stage(content).place
+                file = self._volume.staged_file(place) if place else self._volume.get(name)
             with file:
                 size = file.seek(0, io.SEEK_END)
                 file.seek(0)

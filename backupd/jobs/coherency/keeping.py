@@ -10,14 +10,23 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from backupd.clock import Clock
-from backupd.errors import BackupPathRefused, CorruptJournal
+from backupd.errors import (
+    AppServerUnavailable,
+    BackupPathRefused,
+    BlobMissing,
+    CorruptBlob,
+    CorruptJournal,
+    VolumeError,
+)
 from backupd.items import ItemKey, Kind, identifier_of
 from backupd.states import State
 from backupd.store import index_audit, ownership, unwritten
 from backupd.store.layout import Layout
 from backupd.store.lock import PathLock
+from backupd.store.outside.catalog import Catalog
 from backupd.store.store import Store
 
+_ROWS_AT_ONCE = 500
 T = TypeVar("T")
 Refetch = Callable[[str, Sequence[ItemKey]], bool]
 
@@ -93,7 +102,7 @@ class StoreKeeper:
 
     def is_awaited(self, digest: str) -> bool:
         """Tell whether a content is referred to now, by the index or by what is not recorded yet."""
-        if self._store.index.known_blob(digest):
+        if self._store.index.known_blob(digest) or self._waits(digest):
             return True
         after = self._store.index.cursor()
         while True:
@@ -107,6 +116,43 @@ class StoreKeeper:
             if any(entry.change.digest == digest for entry in entries):
                 return True
             after = entries[-1].sequence
+
+    def _waits(self, digest: str) -> bool:
+        last: ItemKey | None = None
+        while waiting := self._store.ledger.waiting_after(last, limit=_ROWS_AT_ONCE):
+            last = waiting[-1].key
+            if any(digest.encode() in bytes(row.change) for row in waiting):
+                return True
+        return False
+
+    def is_beyond(self, digest: str) -> bool:
+        """Tell whether a content without a good file rests outside; one that is held is stored."""
+        blobs = self._store.blobs
+        if blobs.outside is None and self._rests_outside(digest):
+            return True
+        try:
+            with blobs.open(digest) as content:
+                staged = blobs.stage(content)
+        except (BlobMissing, CorruptBlob, AppServerUnavailable):
+            return False
+        except VolumeError:
+            return True  # it rests there, as far as anybody can tell now
+        self._between(lambda: blobs.commit([staged]))
+        return True
+
+    def _rests_outside(self, digest: str) -> bool:
+        """Ask the catalog of a path whose daemon does not run."""
+        path = self._store.layout.catalog
+        if not path.exists():
+            return False
+        try:
+            catalog = Catalog(path, writable=False)
+        except BackupPathRefused:
+            return False
+        try:
+            return catalog.locate(digest) is not None
+        finally:
+            catalog.close()
 
     def settle(self) -> None:
         """Make what was taken in durable: every step was."""

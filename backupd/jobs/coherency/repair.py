@@ -81,6 +81,10 @@ class Keeper(Protocol):
         """Store a content again from the AppServer; False where no item there has it any more."""
         ...
 
+    def is_beyond(self, digest: str) -> bool:
+        """Tell whether a content without a good file rests outside; one that is held is stored."""
+        ...
+
     def settle(self) -> None:
         """Make what was taken in durable."""
         ...
@@ -250,7 +254,7 @@ class Repair:
             self._keeper.between(lambda: self._aside.move(finding.path))
             if layout.blob_name(digest) != finding.path:
                 return ""
-        if not users or self._keeper.refetch(digest, users):
+        if not users or self._keeper.is_beyond(digest) or self._keeper.refetch(digest, users):
             return ""
         items = tuple(f"{key.account}/{key.item}" for key in users[:100])
         self._losses[digest] = Loss(digest=digest, since=self._clock.now(), items=items)

@@ -82,6 +82,8 @@ class Retrieval:
         self._threads = max(1, min(threads, THREADS_MAX))
         self._directories = Directories(self._layout.root)
         self._histories = Histories(self._layout.root, self._directories)
+        self._through: dict[str, int] = {}
+        """Of each folder of archives, up to which journal entry the unpacked one holds everything."""
         self._done = Retrieved()
         self._counting = threading.Lock()
 
@@ -163,6 +165,7 @@ class Retrieval:
                 run.note_error(one.name, error.message)
                 continue
             with self._counting:
+                self._through[one.folder] = one.through
                 self._done.accounts += one.folder != names.ENTRIES
             return
         with self._counting:
@@ -224,12 +227,14 @@ class Retrieval:
             run.report(place, len(outside), unit="parcels")
             try:
                 for item in parcels.decode_parcel(self._content(one.name), one.name, server):
-                    self._take(item)
+                    self._take(item, one.last)
             except (CorruptArchive, NameMissing) as error:
                 run.note_error(one.name, error.message)
 
-    def _take(self, item: parcels.ItemStates) -> None:
+    def _take(self, item: parcels.ItemStates, sent_through: int) -> None:
         last, _ = self._last(item.key)
+        if last is None and sent_through <= self._through.get(names.account_folder(item.account), -1):
+            return  # The archive was made behind that and lacks it: it was purged meanwhile.
         fresh = [state for state in item.states if last is None or state.transaction > last.transaction]
         if fresh:
             self._histories.append(item.key, fresh)

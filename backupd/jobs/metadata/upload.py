@@ -122,8 +122,11 @@ class MetadataUpload:
         kept = self._remembered.get(_SENT)
         sent = None if kept is None else decoded(kept, Sent)
         if sent is None or sent.volume != self._volume_id:
-            outside = names.range_objects(self._volume.names(names.STATES))
-            newest = max((one.last for one in outside), default=None)
+            ranges = names.range_objects(self._volume.names(names.STATES))
+            # Parcels that passes made needless are gone: then the last pass says how far it is.
+            summaries = names.summary_objects(self._volume.names(names.SUMMARIES))
+            reached = [*(one.last for one in ranges), *(one.through for one in summaries)]
+            newest = max(reached, default=None)
             through = self._recorded_through() if newest is None else newest
             sent = self._keep(min(through, self._store.journal.last_sequence))
         self.reached = sent.through
@@ -228,7 +231,7 @@ class MetadataUpload:
 
         root = self._store.layout.root
         with tempfile.TemporaryFile(dir=root) as file:
-            parcels.write_archive(file, root, _members(root, one.account), unread=note)
+            parcels.write_archive(file, root, _members(root, one.account, note), unread=note)
             size = file.tell()
             if unread:
                 return msgspec.structs.replace(done, failed=done.failed + 1)
@@ -296,15 +299,23 @@ class MetadataUpload:
             yield from self._volume.names(prefix)
 
 
-def _members(root: Path, account: str) -> Iterator[str]:
-    """Yield the files of an account, or those of the server's entries, by relative paths, sorted."""
+def _members(root: Path, account: str, unread: Callable[[str, str], None]) -> Iterator[str]:
+    """Yield the files of an account, or those of the server's entries, by relative paths, sorted.
+
+    A directory that can't be listed is told to `unread`; one that has vanished is left out.
+    """
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            unread(os.path.relpath(error.filename, root), error.strerror or str(error))
+
     places = (
         [layout.account_directory(account)]
         if account
         else [f"{layout.SERVERS}/{directory}" for directory in layout.SERVER_DIRECTORIES.values()]
     )
     for place in places:
-        for directory, below, files in os.walk(root / place):
+        for directory, below, files in os.walk(root / place, onerror=refuse):
             below.sort()
             for name in sorted(files):
                 if not name.startswith("."):

@@ -45,7 +45,7 @@ class LostContents:
             for place, digest in enumerate(index.digests()):
                 run.check()
                 run.report(place, unit="contents")
-                if blobs.contains(digest):
+                if blobs.is_readable(digest):
                     continue
                 contents += 1
                 for key in index.blob_references(digest):
@@ -58,7 +58,9 @@ class LostContents:
                         file.write(msgspec.json.encode(line) + b"\n")
         if not contents:
             path.unlink()
-            return Verdict(sentence="every content is at hand: on the Backup Path or on the volume in use")
+            return Verdict(
+                sentence="every content is at hand: on the Backup Path, on the volume in use, or held"
+            )
         self._note(run, accounts)
         return Verdict(
             sentence=f"{contents:,} contents of {items:,} items in {len(accounts):,} accounts are neither "

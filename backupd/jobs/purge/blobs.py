@@ -15,7 +15,7 @@ from functools import partial
 from itertools import islice
 
 from backupd.clock import written
-from backupd.errors import VolumeError
+from backupd.errors import AppServerUnavailable, VolumeError
 from backupd.items import digest_text
 from backupd.jobs.purge import judging
 from backupd.jobs.purge.histories import Done, Remover
@@ -61,11 +61,14 @@ class BlobPurge:
         """Condemn every blob that the index does not know; let off those that it knows again."""
         digests = await asyncio.to_thread(self._places.digests)
         seen = 0
-        while page := await asyncio.to_thread(lambda: list(islice(digests, DIGESTS_AT_ONCE))):
-            self._run.check()
-            await asyncio.to_thread(self._condemn_page, page, now)
-            seen += len(page)
-            self._run.report(seen, unit="blobs looked at")
+        try:
+            while page := await asyncio.to_thread(lambda: list(islice(digests, DIGESTS_AT_ONCE))):
+                self._run.check()
+                await asyncio.to_thread(self._condemn_page, page, now)
+                seen += len(page)
+                self._run.report(seen, unit="blobs looked at")
+        except (VolumeError, AppServerUnavailable) as error:
+            self._run.note_error("blobs", f"not all were looked at: {error}")
         await asyncio.to_thread(self._let_off_known)
 
     async def remove(self, now: datetime, grace: timedelta) -> None:
@@ -140,8 +143,8 @@ class BlobPurge:
         self._manifest.sync()
         try:
             self._done.freed_bytes += self._places.remove(going)
-        except VolumeError as error:
-            self._run.note_error("blobs", f"{len(going)} not removed: {error}")
+        except (VolumeError, AppServerUnavailable) as error:
+            self._run.note_error("blobs", f"{len(going)} not all removed: {error}")
             self._done.kept[Stay.UNPROVEN] += len(going)
         else:
             self._done.blobs += len(going)

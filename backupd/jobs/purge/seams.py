@@ -85,7 +85,10 @@ _NONE: Mapping[str, None] = {}
 
 
 class BlobPlaces(Protocol):
-    """Where blobs rest; `remove` is called only while nothing records."""
+    """Where blobs rest; `remove` is called only while nothing records.
+
+    Both raise `AppServerUnavailable` too.
+    """
 
     def digests(self) -> Iterator[str]:
         """Yield the digest of every blob. Raises `VolumeError`."""

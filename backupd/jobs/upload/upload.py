@@ -66,7 +66,8 @@ class Upload:
                 raise
             if found:
                 log.info("blobs_found_waiting", blobs=found)
-        freed = self._cache.make_room(catalog, cache_bytes_max, lacking)
+        with outside.evicting:
+            freed = 0 if outside.keeps_all else self._cache.make_room(catalog, cache_bytes_max, lacking)
         if freed:
             log.info("cache_made_room", bytes=freed)
         return catalog.backlog()

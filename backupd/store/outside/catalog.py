@@ -159,10 +159,10 @@ class Catalog:
         """Tell whether what rests on the volume in use is known; if not, it has to be looked for."""
         return bool(self.rows("SELECT 1 FROM volumes WHERE id = ? AND is_whole", (self._current,)))
 
-    def set_whole(self) -> None:
-        """Keep that what rests on the volume in use is known."""
+    def set_whole(self, *, whole: bool = True) -> None:
+        """Keep whether what rests on the volume in use is known."""
         with self.transaction() as connection:
-            connection.execute("UPDATE volumes SET is_whole = 1 WHERE id = ?", (self._current,))
+            connection.execute("UPDATE volumes SET is_whole = ? WHERE id = ?", (whole, self._current))
 
     def _read_current(self) -> int | None:
         rows = self.rows(

@@ -258,10 +258,15 @@ class Objects:
         *,
         adopt: bool,
     ) -> bool:
-        """Let a content rest in an object if it waits (or is adopted); tell whether it does."""
-        row = connection.execute(
-            "DELETE FROM queue WHERE digest = ? RETURNING queued, size, stored", (key,)
-        ).fetchone()
+        """Let a content rest in an object if it waits (or is adopted); tell whether it does.
+
+        What waits does so for the volume in use: a copy on another one is no answer to that.
+        """
+        row = None
+        if self._volume == self._catalog.current:
+            row = connection.execute(
+                "DELETE FROM queue WHERE digest = ? RETURNING queued, size, stored", (key,)
+            ).fetchone()
         if row is None and not adopt:
             return False
         cached = 0 if row is None else row[2]

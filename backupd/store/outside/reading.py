@@ -55,6 +55,12 @@ class BlobsOutside:
         self.hand = threading.Lock()
         """Who changes the volume holds it: sending and reclaiming take turns, step by step."""
         self.sweep_due = True
+        self.rebuild_due = False
+        """Whether something was not on the volume that should be: what else is gone is to be looked for."""
+        self.evicting = threading.Lock()
+        """Who lets blobs leave the Backup Path holds it."""
+        self.keeps_all = False
+        """Whether nothing may leave the Backup Path; read it with `evicting` in hand."""
         self._now = now
         self._noting = threading.Lock()
         self._committed: list[Queued] = []
@@ -83,6 +89,8 @@ class BlobsOutside:
             except NameMissing:
                 # A pack that was just rewritten: the content is elsewhere now.
                 if is_last:
+                    # Until the catalog is brought to what is there, nobody would store it again.
+                    self.rebuild_due = True
                     raise BlobMissing(
                         f"{located.name} with blob {digest} is gone from {self.external.title}",
                         hint="a deep scan stores it again if the item still exists",
@@ -133,6 +141,19 @@ class BlobsOutside:
         if used:
             self.catalog.note_uses(used, self._now())
         return queued
+
+    def keep_all(self) -> None:
+        """Let nothing leave the Backup Path from now on, however large the cache becomes.
+
+        For who is about to choose another volume: what was seen here must be here then.
+        """
+        with self.evicting:
+            self.keeps_all = True
+
+    def evict_again(self) -> None:
+        """Let the cache keep its bound again, also with what came into the Backup Path by other ways."""
+        self.keeps_all = False
+        self.sweep_due = True
 
     def _open(self, digest: str, located: Located, bytes_max: int | None) -> BinaryIO:
         path = f"{self.external.title}/{located.name}"

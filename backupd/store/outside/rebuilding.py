@@ -73,7 +73,8 @@ def rebuild(outside: BlobsOutside, run: Run, *, now: Callable[[], datetime]) -> 
             done.contents += contents
     for number, missing in known.rest():
         _note_lost(objects, volume, number, missing, run, done)
-    outside.catalog.set_whole()
+    # What was gone may come back with a store's restore: the next start looks once more.
+    outside.catalog.set_whole(whole=not done.lost)
     # What was lost outside and is still cached here goes out again.
     outside.sweep_due = outside.sweep_due or done.lost > 0
     log.info("catalog_rebuilt", **msgspec.structs.asdict(done))

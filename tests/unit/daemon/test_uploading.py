@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 
+from backupd.errors import BlobMissing
 from backupd.items import digest_of
 from backupd.store.layout import PACKS
 from backupd.store.outside.rebuilding import read_places
@@ -193,6 +194,26 @@ async def test_a_catalog_that_was_lost_is_built_anew(root):
         assert world.blobs.read(digest) == b"hello"
         await world.wait(8)
         assert world.counted.tally.counts().requests.get("put", 0) == 0
+
+
+async def test_an_object_that_is_gone_is_stored_and_sent_again(root):
+    """Who finds it gone has the catalog follow the volume; then a scan stores the content once more."""
+    async with UploadingWorld(root, is_remote=False) as world:
+        (digest,) = world.keep(b"Subject: once more\r\n\r\n")
+        await world.wait(120)
+        world.cache_bytes_max = 0
+        await world.wait(5)
+        assert not world.is_cached(digest)
+        for name in list(world.memory.names("items/")):
+            world.memory.delete(name)
+        with pytest.raises(BlobMissing):
+            world.blobs.read(digest)
+        await world.wait(120)
+        assert not world.blobs.contains(digest)
+        assert world.keep(b"Subject: once more\r\n\r\n") == [digest]
+        await world.wait(120)
+        assert list(world.memory.names("items/"))
+        assert world.blobs.read(digest)
 
 
 async def test_a_store_that_hangs_does_not_keep_the_process(root):

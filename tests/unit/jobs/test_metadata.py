@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +17,7 @@ from backupd.jobs.archive.configuration import ConfigurationDump
 from backupd.jobs.metadata import MetadataUpload, Retrieval, names
 from backupd.operations import Run, Verdict
 from backupd.states import ChangeType, State
+from backupd.store import purging
 from backupd.store.history import Histories
 from backupd.store.store import Store
 from backupd.volumes.failures import AccessRefused, RetainedObject
@@ -283,3 +286,60 @@ async def test_what_may_not_be_deleted_stays_and_fails_nothing(
     world.clock.tick(60)
     assert world.upload.archive(world.run()).removed > 4
     assert len(names.summary_objects(world.volume.names(names.SUMMARIES))) == 3
+
+
+async def test_a_directory_that_can_not_be_listed_fails_its_archive(
+    world: SendingWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An archive that lacks histories is none: the account is named, and archived by the next pass."""
+    await world.receive("1", "2")
+    place = str(world.store.layout.history(ItemKey(ALICE, Kind.MESSAGE, "1")).parent)
+    listed = os.scandir
+
+    def failing(path: str) -> object:
+        if os.fspath(path) == place:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), place)
+        return listed(path)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "scandir", failing)
+        run = world.run()
+        assert world.upload.archive(run).failed == 1
+        assert [error.reason for error in run.errors] == [os.strerror(errno.EIO)]
+    assert world.upload.archive(world.run()).archived == 1
+
+
+async def test_what_was_purged_does_not_come_back_from_parcels(world: SendingWorld, tmp_path: Path) -> None:
+    """A parcel brings no history that an archive made behind it does not hold: that was purged."""
+    await world.receive("1", "2")
+    world.upload.archive(world.run())
+    world.journal(change("1", ChangeType.DELETED, event="gone", at=5), change("2", event="other", at=6))
+    await world.record()
+    world.upload.send_changes()
+    purging.remove_histories(world.store, [ItemKey(ALICE, Kind.MESSAGE, "1")])
+    await world.clock.advance(60)
+    world.upload.archive(world.run())
+    verdict = world.retrieve(tmp_path / "back")
+    assert verdict.successful, verdict.sentence
+    assert histories_in(tmp_path / "back") == world.everything()
+
+
+async def test_what_another_volume_was_sent_meanwhile_is_not_taken_for_sent(world: SendingWorld) -> None:
+    """A migration that is not completed sends to its volume too; the one in use gets what it lacks."""
+    await world.receive("1")
+    for _ in range(4):
+        world.upload.archive(world.run())
+        await world.clock.advance(60)
+    assert not names.range_objects(world.volume.names(names.STATES))
+    through = world.upload.sent_through()
+    await world.receive("2")
+    other = MetadataUpload(
+        world.store,
+        MemoryVolume(),
+        volume_id="v2",
+        clock=world.clock,
+        recorded_through=lambda: world.recorder.durable_cursor,
+    )
+    other.archive(world.run())
+    assert world.upload.sent_through() == through
+    assert world.upload.send_changes() == 1
