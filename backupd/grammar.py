@@ -231,7 +231,8 @@ def _topic(words: list[str]) -> tuple[str, ...]:
         for row in COMMANDS
         if row.module == module and squashed(row.name.split()[0]) == squashed(words[1])
     ]
-    if len(words) == 2 and len(within) > 1:  # noqa: PLR2004 - a module and the first word of many commands
+    several = len(within) > 1 or (within and " " in within[0])
+    if len(words) == 2 and several:  # noqa: PLR2004 - a module and the first word of commands of more words
         return (module, within[0].split()[0])
     command, _ = command_at(module, words[1:])
     return (module, command.name)

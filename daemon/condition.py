@@ -29,6 +29,7 @@ from daemon.volume_condition import volume_problems
 LAG_SECONDS_MAX = 60.0
 SCAN_AGE_MAX = timedelta(hours=36)
 SMARTSCAN = "SmartScan"
+PURGE = "purge"
 STARTING = timedelta(seconds=5)
 """For so long after the start it is no problem that something has not begun yet."""
 
@@ -53,6 +54,12 @@ MASS_DELETION_MORE = "mass_deletion_of_more"
 NOT_HELD = "contents_not_held"
 NOT_FETCHED = "contents_not_fetched"
 """Names of problems that others ask for."""
+
+
+_MADE_UP_BY = {
+    SMARTSCAN: "backupctl backup doSmartScan start",
+    PURGE: "it runs next time; now: backupctl backup doPurge",
+}
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +88,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     metrics_trouble: str = ""
     config_trouble: str = ""
     clock_doubt: str = ""
+    last_purge: datetime | None = None
+    backup_path: str = "PATH"
     last_proven_restore: datetime | None = None
     volume: VolumeView | None = None
     suspensions: Sequence[SuspensionView] = ()
@@ -92,6 +101,7 @@ def problems(facts: Facts) -> list[Problem]:
     """Return what is not well, the worst first."""
     found = [
         *_backup_path_problems(facts),
+        *_clock_problems(facts),
         *_scanner_problems(facts),
         *_schedule_problems(facts),
         *_intake_problems(facts),
@@ -118,6 +128,18 @@ def _backup_path_problems(facts: Facts) -> list[Problem]:
 def _start_command(stopped: Sequence[str]) -> str:
     """Return the command that starts what is stopped: the one service, or all of them."""
     return f"backupctl backup doStartService {stopped[0] if len(stopped) == 1 else 'module'}"
+
+
+def _clock_problems(facts: Facts) -> list[Problem]:
+    if not facts.clock_doubt:
+        return []
+    return [
+        _attention(
+            CLOCK_IN_DOUBT,
+            f"the clock is in doubt, so nothing is purged: {facts.clock_doubt}",
+            "set the clock (timedatectl); if it is right, once: backupctl backup doPurge force true",
+        )
+    ]
 
 
 def _scanner_problems(facts: Facts) -> list[Problem]:
@@ -189,20 +211,22 @@ def _schedule_problems(facts: Facts) -> list[Problem]:
         done = max((moment for moment in (job.last, _done_otherwise(facts, job)) if moment), default=None)
         if job.last_missed is None or (done is not None and done >= job.last_missed):
             continue
+        if job.last_missed > facts.now:  # A clock that was ahead made it; it was set right since.
+            continue
         following = f"; the next is at {job.next:%Y-%m-%d %H:%M} UTC" if job.next else ""
         found.append(
             _attention(
                 RUN_MISSED,
                 f"the {job.job} due at {job.last_missed:%Y-%m-%d %H:%M} UTC was missed and is not made up for"
                 f"{following}",
-                "backupctl backup doSmartScan start" if job.job == SMARTSCAN else "it runs next time",
+                _MADE_UP_BY.get(job.job, "it runs next time"),
             )
         )
     return found
 
 
 def _done_otherwise(facts: Facts, job: ScheduleView) -> datetime | None:
-    return facts.last_scan if job.job == SMARTSCAN else None
+    return {SMARTSCAN: facts.last_scan, PURGE: facts.last_purge}.get(job.job)
 
 
 def _intake_problems(facts: Facts) -> list[Problem]:
@@ -280,14 +304,6 @@ def _store_problems(facts: Facts) -> list[Problem]:
                 "the one before stays in force, but the next start would fail: mend it, then reload",
             )
         )
-    if facts.clock_doubt:
-        found.append(
-            _attention(
-                CLOCK_IN_DOUBT,
-                f"the clock is in doubt, so nothing is purged: {facts.clock_doubt}",
-                "set the clock (timedatectl); if it is right, once: backupctl backup doPurge force true",
-            )
-        )
     if facts.metrics_trouble:
         found.append(
             _attention(
@@ -363,7 +379,7 @@ def _coherency_problems(facts: Facts) -> list[Problem]:
             COHERENCY,
             f"the coherency check found: {known.words}",
             "backupctl backup getCoherencyFindings says what each means; "
-            "doCoherencyCheck with fixBackup true mends what can be mended",
+            f"backupctl backup doCoherencyCheck {facts.backup_path} fixBackup true mends what can be mended",
         )
     ]
 

@@ -15,6 +15,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
+import msgspec
+
 from backupd.clock import Clock
 from backupd.config import Config
 from backupd.control import DoctorReply, Reply
@@ -132,6 +134,7 @@ class Doctor:
             known = [statistics.last_scan_started, statistics.last_scan_ended, self._store.identity.since]
             latest = max((one for one in known if one is not None), default=None)
             clock = machine.look_at_clock(self._clock.now(), latest, os.environ)
+            clock = msgspec.structs.replace(clock, doubt=self._standing.clock_doubt)
             return [*machine.judge_clock(clock), *machine.judge_service(machine.look_at_service())]
 
         return await self._threads.run("clock", look)

@@ -274,7 +274,9 @@ class OperationsQueue:
                 done = f"{run.progress.done:,} {run.progress.unit} done"
                 return OperationStatus.STOPPED, Verdict(sentence=f"{error.message}; {done}"), error.hint
             case BackupdError():
-                log.error("operation_failed", reason=error.message, **error.facts)
+                # An error may have a fact that is called `reason`, or `event`, too; the message tells it.
+                facts = {name: fact for name, fact in error.facts.items() if name != "event"}
+                log.error("operation_failed", **(facts | {"reason": error.message}))
                 return OperationStatus.FAILED, Verdict(sentence=error.message), error.hint
             case OSError():
                 log.error("operation_failed", reason=str(error))

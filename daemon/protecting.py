@@ -295,6 +295,4 @@ def _is_all(word: str) -> bool:
 def _note_of_left(left: int) -> str:
     if not left:
         return ""
-    return (
-        f"{left:,} accounts were held by themselves and still are; legalHold unset all again unsets them, too"
-    )
+    return f"still held, each by itself: {left:,}; legalHold unset all again unsets them, too"

@@ -106,6 +106,11 @@ class Standing:
         self._started = clock.now()
         self._stored = _Stored()
 
+    @property
+    def clock_doubt(self) -> str:
+        """Return why the clock is not believed, or nothing."""
+        return self._clock_doubt()
+
     async def status(self) -> StatusReply:
         """Return the state of everything."""
         return (await self.survey()).status
@@ -143,6 +148,8 @@ class Standing:
             metrics_trouble=self._metrics_trouble(),
             config_trouble=self._config_trouble(),
             clock_doubt=self._clock_doubt(),
+            last_purge=stored.last_purge,
+            backup_path=str(self._store.layout.root),
             last_proven_restore=_last_success(operations, DRILL_TYPE),
             volume=self._volume(),
             suspensions=stored.suspensions,

@@ -21,6 +21,8 @@ BEHIND = "uploads_behind"
 NOT_SENT = "blobs_damaged"
 REBUILDING = "catalog_rebuilding"
 METADATA = "metadata_not_sent"
+CACHE_BYTES_MIN = 64 << 20
+"""Less than this waiting is no problem, however small the cache was made: what just came must wait."""
 
 
 def volume_problems(volume: VolumeView | None, now: datetime) -> list[Problem]:
@@ -53,7 +55,7 @@ def _behind(volume: VolumeView, now: datetime) -> list[Problem]:
         if volume.remaining_seconds is not None
         else ""
     )
-    if volume.waiting_bytes > volume.cache_bytes_max:
+    if volume.waiting_bytes > max(volume.cache_bytes_max, CACHE_BYTES_MIN):
         return [
             _attention(
                 BEHIND,

@@ -143,6 +143,7 @@ def test_options_stand_anywhere(line: str):
 @pytest.mark.parametrize(
     ("line", "topic"),
     [
+        ("backup updateBackupVolume --help", ("backup", "updateBackupVolume")),
         ("", ()),
         ("help", ()),
         ("--help", ()),

@@ -32,13 +32,17 @@ _TIME_ERROR = 5
 
 
 class ClockFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """The clock. `synchronized` None: nobody tells. `latest` is when the backup was last at work."""
+    """The clock. `synchronized` None: nobody tells. `latest` is when the backup was last at work.
+
+    `doubt` says why no purge believes it, as the daemon knows.
+    """
 
     now: datetime
     synchronized: bool | None = None
     latest: datetime | None = None
     zone: str = ""
     zone_problem: str = ""
+    doubt: str = ""
 
 
 class ServiceFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +70,9 @@ def judge_clock(facts: ClockFacts) -> list[CheckView]:
     elif facts.latest is not None and facts.latest - facts.now > BACKWARD_MAX:
         text = f"the clock says {shown}, but the backup was at work at {facts.latest:%Y-%m-%d %H:%M:%S} UTC"
         found.append(verdict.critical("clock", f"{text}: it was set back, or was wrong then", SYNC_CURE))
+    elif facts.doubt:
+        cure = "timedatectl sets it; if it is right, once: backupctl backup doPurge force true"
+        found.append(verdict.warning("clock", f"in doubt, so nothing is purged: {facts.doubt}", cure))
     elif facts.synchronized is False:
         found.append(verdict.warning("clock", f"{shown}, not synchronized", SYNC_CURE))
     elif facts.synchronized is None:

@@ -112,7 +112,7 @@ class Purge:
             if not wanted.dry_run:
                 await asyncio.to_thread(self._note_end)
             return infinite()
-        now = await self._believed_now(wanted)
+        now, doubt = await self._believed_now(wanted)
         at = cutoffs(rules.retention, now)
         tally = Tally()
         await asyncio.to_thread(self._plan, run, at, tally, now)
@@ -120,7 +120,9 @@ class Purge:
         _log_plan(tally, verbose=wanted.verbose or wanted.dry_run)
         if wanted.dry_run:
             going = await asyncio.to_thread(self._old_archives, at, rules)
-            return foreseen(tally, rules.retention, archives=len(going), refusal=refusal)
+            refusals = [f"the clock is in doubt: {doubt}"] * bool(doubt and not wanted.force)
+            refusals += [refusal] * bool(refusal)
+            return foreseen(tally, rules.retention, archives=len(going), refusal="; ".join(refusals))
         if refusal:
             raise PurgeRefused(f"nothing was purged: {refusal}", hint=_FORCE_HINT)
         return await self._act(run, wanted, rules, at, tally, now)
@@ -168,7 +170,8 @@ class Purge:
 
     # --------------------------------------------------------------------- plan
 
-    async def _believed_now(self, wanted: PurgeWanted) -> datetime:
+    async def _believed_now(self, wanted: PurgeWanted) -> tuple[datetime, str]:
+        """Return the time and, for a dry run alone, what puts it in doubt."""
         doubt = await asyncio.to_thread(self._clock_doubt)
         if doubt and wanted.force and not wanted.dry_run:
             log.warning("clock_accepted", doubt=doubt)
@@ -177,7 +180,7 @@ class Purge:
             raise PurgeRefused(f"nothing was purged: the clock is in doubt: {doubt}", hint=_CLOCK_HINT)
         elif doubt:
             log.warning("clock_in_doubt", doubt=doubt)
-        return self._clock.now()
+        return self._clock.now(), doubt
 
     def _plan(self, run: Run, at: Cutoffs, tally: Tally, now: datetime) -> None:
         for place, _ in enumerate(self._going(run, at, tally, now)):
@@ -278,8 +281,8 @@ class Purge:
         )
 
 
-_FORCE_HINT = "look at it with dry_run true; if it is meant: doPurge force true"
-_CLOCK_HINT = "set the clock (timedatectl); if it is right: doPurge force true"
+_FORCE_HINT = "look at it with dry_run true; if it is meant: backupctl backup doPurge force true"
+_CLOCK_HINT = "set the clock (timedatectl); if it is right: backupctl backup doPurge force true"
 
 
 def _standing(keeping: Keeping, account: str, deleted_at: datetime | None) -> AccountStanding:

@@ -21,7 +21,7 @@ from backupd.errors import AppServerRefused, AppServerUnavailable, BackupdError,
 from backupd.items import ItemKey, Kind
 from backupd.jobs.smartscan import plan
 from backupd.jobs.smartscan.fetching import fetch_held
-from backupd.jobs.smartscan.tally import ScanOptions
+from backupd.jobs.smartscan.tally import ALL_ACCOUNTS, ALL_ENTRIES, ScanOptions
 from backupd.jobs.smartscan.work import Finished, Work
 from backupd.jobs.smartscan.workers import ChunkItem
 from backupd.operations import Run
@@ -149,7 +149,7 @@ class SmartScan:
             work.tally.accounts += 1
             reason = plan.suspicion_of_accounts(len(gone), len(live))
             if reason is not None and not options.force:
-                work.refuse("accounts", reason)
+                work.refuse(ALL_ACCOUNTS, reason)
             else:
                 work.tally.deleted += 1
                 await work.add([plan.deletion(known, basis=basis, moment=moment)])
@@ -182,7 +182,7 @@ class SmartScan:
         gone = [item for item in known.values() if item.item not in listed]
         reason = plan.suspicion_of_accounts(len(gone), len(known))
         if reason is not None and not work.options.force:
-            work.refuse("accounts", reason)
+            work.refuse(ALL_ACCOUNTS, reason)
             gone = []
         findings = []
         for account in accounts:
@@ -317,7 +317,7 @@ class SmartScan:
         gone = [item for key, item in known.items() if key not in listed]
         reason = plan.suspicion_of_entries(len(gone), len(known))
         if reason is not None and not work.options.force:
-            work.refuse("domains, COS and mailing lists", reason)
+            work.refuse(ALL_ENTRIES, reason)
             gone = []
         findings += [plan.deletion(item, basis=basis, moment=moment) for item in gone]
         for finding in findings:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import msgspec
 
 
@@ -50,3 +52,15 @@ class Tally(msgspec.Struct, kw_only=True):
         if self.is_undumped:
             parts.append("the configuration could not be dumped")
         return ", ".join(parts)
+
+
+ALL_ACCOUNTS = "accounts"
+ALL_ENTRIES = "domains, COS and mailing lists"
+"""What a refused listing is called that is of no single account."""
+
+
+def believing(refused: Collection[str]) -> str:
+    """Return the command that believes the listings that were refused: of one account, or of all."""
+    one = [what for what in refused if what not in (ALL_ACCOUNTS, ALL_ENTRIES)]
+    scan = f"doAccountScan {one[0]}" if len(one) == len(refused) == 1 else "doSmartScan start"
+    return f"backupctl backup {scan} force true"

@@ -27,7 +27,7 @@ from backupd.errors import AppServerUnavailable, BackupdError, SuspiciousListing
 from backupd.events import Change, encode_change
 from backupd.items import ItemKey
 from backupd.jobs.smartscan import workers
-from backupd.jobs.smartscan.tally import ScanOptions, Tally
+from backupd.jobs.smartscan.tally import ScanOptions, Tally, believing
 from backupd.jobs.smartscan.workers import ChunkItem, ChunkResult, ItemProblem
 from backupd.operations import Run
 from backupd.states import ChangeType
@@ -99,7 +99,7 @@ class Work:
         self._unread: Counter[str] = Counter()
         self._journaled: list[tuple[int, Finished]] = []
         self._unreadable_accounts: set[str] = set()
-        self._refusals: list[str] = []
+        self._refusals: dict[str, str] = {}
         self._chunk: list[ChunkItem] = []
         self._moment: datetime | None = None
         self._reading: dict[asyncio.Future[ChunkResult], list[ChunkItem]] = {}
@@ -162,7 +162,7 @@ class Work:
     def refuse(self, what: str, reason: str) -> None:
         """Note a listing that is not believed; the scan goes on and fails at its end."""
         self.tally.refused += 1
-        self._refusals.append(f"{what}: {reason}")
+        self._refusals[what] = reason
         self.run.note_error(what, f"suspicious listing: {reason}")
         log.warning("listing_refused", what=what, reason=reason)
 
@@ -207,9 +207,9 @@ class Work:
         """Return the counted sentence. Raises `SuspiciousListing`, `AppServerUnavailable` if incomplete."""
         sentence = self.tally.sentence()
         if self._refusals:
+            told = "; ".join(f"{what}: {reason}" for what, reason in list(self._refusals.items())[:5])
             raise SuspiciousListing(
-                f"{sentence}. Not believed: {'; '.join(self._refusals[:5])}",
-                hint="if the loss is real, run the scan again with: force true",
+                f"{sentence}. Not believed: {told}", hint=f"if the loss is real: {believing(self._refusals)}"
             )
         if self.tally.unlisted:
             raise AppServerUnavailable(f"{sentence}. Accounts that could not be listed are in the error list")

@@ -10,8 +10,15 @@ import pytest
 
 from backupd.keeping_views import SuspensionView
 from backupd.operations import OperationStatus
-from backupd.views import BrokerView, GapView, OperationView, RecorderView, Severity, SpaceView
-from daemon.condition import MASS_DELETION, MASS_DELETION_MORE, SUSPENSIONS_MAX, problems
+from backupd.views import BrokerView, GapView, OperationView, RecorderView, ScheduleView, Severity, SpaceView
+from daemon.condition import (
+    CLOCK_IN_DOUBT,
+    MASS_DELETION,
+    MASS_DELETION_MORE,
+    RUN_MISSED,
+    SUSPENSIONS_MAX,
+    problems,
+)
 from tests.unit.daemon.making import well
 from tests.world.clocks import START
 
@@ -101,3 +108,18 @@ def test_each_account_that_lost_much_is_a_problem_up_to_a_few() -> None:
     assert "u0@x" in found[0].message
     assert "doResumeRetention id0" in found[0].hint
     assert "2 more accounts" in found[-1].message
+
+
+def test_a_missed_purge_is_told_until_one_ended() -> None:
+    """A purge by hand makes up for a missed one; a doubt about the clock stands before what was missed."""
+    missed = well(START, schedules=(ScheduleView(job="purge", last_missed=START - timedelta(hours=1)),))
+    assert [one.name for one in problems(missed)] == [RUN_MISSED]
+    doubted = msgspec.structs.replace(missed, clock_doubt="it jumped")
+    assert [one.name for one in problems(doubted)] == [CLOCK_IN_DOUBT, RUN_MISSED]
+    assert problems(msgspec.structs.replace(missed, last_purge=START)) == []
+
+
+def test_what_a_clock_that_was_ahead_missed_is_not_told() -> None:
+    """A run that was missed in what is the future again, since the clock was set right, is no problem."""
+    ahead = ScheduleView(job="SmartScan", last_missed=START + timedelta(days=30))
+    assert problems(well(START, schedules=(ahead,))) == []

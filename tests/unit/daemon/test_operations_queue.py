@@ -209,8 +209,8 @@ async def failing(error: BaseException) -> tuple[Operation, World]:
 
 
 async def test_an_operating_error_fails_with_its_hint() -> None:
-    """A known error is the verdict, with its hint and the items noted before; the queue goes on."""
-    ended, world = await failing(AppServerUnavailable("the root is missing", hint="mount it"))
+    """A known error is the verdict, with hint and items noted, whatever its facts; the queue goes on."""
+    ended, world = await failing(AppServerUnavailable("the root is missing", hint="mount it", reason="gone"))
     assert (ended.status, ended.verdict, ended.hint) == (S.FAILED, "the root is missing", "mount it")
     assert ([str(error) for error in ended.errors], ended.errors_total) == (["a/1: unreadable"], 1)
     assert world.queue.bugs == 0

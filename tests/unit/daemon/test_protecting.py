@@ -79,7 +79,7 @@ async def test_all_means_later_accounts_too(world: AnsweringWorld) -> None:
         await holds(world, "unset", "dave")
     reply = await world.ask("backup", "legalHold unset", accounts=["all"])
     assert isinstance(reply, HoldsReply)
-    assert "1 accounts were held by themselves" in reply.note
+    assert "still held, each by itself: 1" in reply.note
     assert await holds(world, "get", "alice", "dave") == {"alice": True, "dave": False}
     await holds(world, "unset", "all")
     assert not any((await holds(world, "get")).values())

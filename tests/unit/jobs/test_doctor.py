@@ -218,6 +218,7 @@ def test_folders_do_not_matter_where_the_server_publishes():
 @pytest.mark.parametrize(
     ("changes", "outcome", "word"),
     [
+        ({"doubt": "it jumped forward"}, WARNING, "it jumped forward"),
         ({}, OK, "synchronized"),
         ({"synchronized": False}, WARNING, "timedatectl set-ntp true"),
         ({"synchronized": None}, UNKNOWN, "not told here"),

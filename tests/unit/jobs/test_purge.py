@@ -176,6 +176,9 @@ async def test_a_clock_in_doubt_purges_nothing(world: PurgedWorld) -> None:
     with pytest.raises(PurgeRefused, match="clock is in doubt: the clock says another year") as refused:
         await world.purge()
     assert "force true" in refused.value.hint
+    foreseen = (await world.purge(dry_run=True)).sentence
+    assert "1 history" in foreseen
+    assert "would stop: the clock is in doubt: the clock says another year" in foreseen
     assert message(item) in world.histories()
     await world.purge(force=True)
     assert world.accepted == 1
