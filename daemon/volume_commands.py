@@ -20,6 +20,7 @@ from backupd.control import DoneReply, OperationReply, Reply
 from backupd.errors import UsageError
 from backupd.operations import OperationStatus
 from backupd.store.ledger import Ledger
+from backupd.store.outside.reading import BlobsOutside
 from backupd.store.store import Store
 from backupd.volume_choice import BucketChoice, DefaultChoice, VolumeChoice, described
 from backupd.volumes.retrying import RetryBudget
@@ -130,7 +131,11 @@ class VolumeCommands:
         if not isinstance(choice, DefaultChoice):
             choice = await self._claimed(choice)
         if before == choice:
-            return DoneReply(note=f"{described(choice)} is in use already")
+            if isinstance(outside := self._store.blobs.outside, BlobsOutside):
+                outside.rebuild_due = True
+            return DoneReply(
+                note=f"{described(choice)} is in use already; what rests there is looked at anew"
+            )
         left = await asyncio.to_thread(self._left_behind)
         self._refuse_beside_migration()
         # Queued first, and left waiting: the lifetime ends with the choice, and the next one works on it.

@@ -6,7 +6,6 @@ A migration copies, verifies, and switches only when everything is there: by the
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -18,7 +17,7 @@ import msgspec
 from backupd import volume_choice
 from backupd.buckets import Bucket, StoreType, made
 from backupd.clock import Clock
-from backupd.errors import UsageError
+from backupd.errors import UsageError, VolumeError
 from backupd.jobs.metadata import MetadataUpload, Retrieval
 from backupd.jobs.migrate import FetchedBack, LostContents, Migration, Tally
 from backupd.operations import Operation, Run, Verdict, Work
@@ -289,9 +288,19 @@ class VolumeWorks:
 
     def _list_lost(self, _operation: Operation) -> Work:
         async def work(run: Run) -> Verdict:
-            return await asyncio.to_thread(LostContents(self._store).run, run, self._clock.now())
+            return await in_own_thread(lambda: self._lost(run), name="lost contents")
 
         return work
+
+    def _lost(self, run: Run) -> Verdict:
+        """List the volume first: what the catalog believes to be there may be gone."""
+        outside, doubt = self._store.blobs.outside, ""
+        if isinstance(outside, BlobsOutside):
+            try:
+                rebuild(outside, run, now=self._clock.now)
+            except VolumeError as error:
+                doubt = error.message
+        return LostContents(self._store).run(run, self._clock.now(), doubt=doubt)
 
 
 def bucket_choice(kind: StoreType, given: Mapping[str, Any], *, encrypted: bool) -> BucketChoice:

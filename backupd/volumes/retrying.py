@@ -2,7 +2,9 @@
 
 Only transient `VolumeError`s are tried again; permanent ones, a full store and bugs are raised at once. Waits
 grow exponentially with jitter, so that many clients don't come back at the same moment; what the store asked
-to wait is kept to. When the budget of attempts or of seconds is spent, the last error is raised.
+to wait is kept to. When the budget of attempts or of seconds is spent, the last error is raised. A store that
+failed as often as one call may be tried, whoever asked, is away: until it answers again each call is tried
+once, so that a thousand callers don't spend a thousand budgets on it.
 
 Invariants: content is read again from its beginning for each attempt. A reading that breaks off is begun
 anew, and goes on behind what was handed out only if that part has the same SHA-256 again: the whole is then
@@ -37,7 +39,7 @@ class RetryBudget(msgspec.Struct, frozen=True, kw_only=True):
     """How often and how long one call may be tried; each wait is up to twice the one before."""
 
     attempts: int = 6
-    seconds: float = 300.0
+    seconds: float = 120.0
     first_wait_seconds: float = 0.25
     wait_seconds_max: float = 30.0
 
@@ -67,6 +69,7 @@ class Retrying:
         self._monotonic = monotonic
         self._sleep = sleep
         self._chance = chance
+        self._failures_in_a_row = 0
 
     def put(self, name: str, content: bytes | ByteSource) -> bool:
         """Store content; see `Volume.put`."""
@@ -115,8 +118,14 @@ class Retrying:
         return self._tried(lambda: self.volume.size(name))
 
     def attempts(self) -> Attempts:
-        """Return a fresh budget."""
-        return Attempts(self.budget, self._monotonic, self._sleep, self._chance)
+        """Return a fresh budget, of one attempt only while the store is away."""
+        is_away = self._failures_in_a_row >= self.budget.attempts
+        budget = msgspec.structs.replace(self.budget, attempts=1) if is_away else self.budget
+        return Attempts(budget, self._monotonic, self._sleep, self._chance, self._note)
+
+    def _note(self, error: VolumeError | None) -> None:
+        is_away = error is not None and not error.permanent
+        self._failures_in_a_row = self._failures_in_a_row + 1 if is_away else 0
 
     def _tried(self, ask: Callable[[], T]) -> T:
         return self.attempts().tried(ask)
@@ -131,7 +140,9 @@ class Attempts:
         monotonic: Callable[[], float],
         sleep: Callable[[float], object],
         chance: Callable[[], float],
+        note: Callable[[VolumeError | None], None],
     ) -> None:
+        self._note = note
         self._budget = budget
         self._monotonic = monotonic
         self._sleep = sleep
@@ -143,9 +154,12 @@ class Attempts:
         """Return what `ask` returns, in the end. Raises its last error when the budget is spent."""
         while True:
             try:
-                return ask()
+                found = ask()
             except VolumeError as error:
                 self.after(error)
+            else:
+                self._note(None)
+                return found
 
     def progressed(self) -> None:
         """Count the seconds from now: a long reading may take its time as long as it goes on."""
@@ -154,6 +168,7 @@ class Attempts:
     def after(self, error: VolumeError) -> None:
         """Wait before the next attempt, or raise the error if there must be none."""
         self._failures += 1
+        self._note(error)
         if error.permanent or self._failures >= self._budget.attempts:
             raise error
         asked = error.wait_seconds if isinstance(error, VolumeBusy) else 0.0

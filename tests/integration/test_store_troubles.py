@@ -229,3 +229,27 @@ def test_every_object_is_locked_where_that_is_wished(daemon: Daemon, host: MailH
             if not key.rpartition("/")[2].startswith("."):
                 kept = direct.call("head_object", Key=key)
                 assert kept.get("ObjectLockMode") == "GOVERNANCE", (key, kept)
+
+
+def test_a_bucket_made_anew_is_not_taken_for_the_old_one(daemon: Daemon, host: MailHost, moto: Store) -> None:
+    """Chosen again with nothing in it, what was lost is listed, and a deep scan stores and sends it again."""
+    bucket = make_bucket(daemon, moto, moto.url, "anew")
+    use(daemon, "CustomS3", bucket)
+    eventually("everything is outside", lambda: is_outside(daemon), 30)
+    told(daemon, "config", "set", "server", "local", "backupBlobCacheSize", "0")
+    eventually("the cache is empty", lambda: volume_of(daemon).get("cached_objects") == 0, 20)
+    with moto.directly(bucket="anew") as direct:
+        for one in direct.call("list_objects_v2")["Contents"]:
+            direct.call("delete_object", Key=one["Key"])
+    assert "is in use already" in told(daemon, "backup", "setBackupVolume", "CustomS3", bucket)
+    assert "4 contents of 4 items" in listing(daemon, "failed")
+    assert daemon.scan(deep=True)["status"] == "successful"
+    eventually("the cache is empty", lambda: volume_of(daemon).get("cached_objects") == 0, 20)
+    assert "every content is at hand" in listing(daemon, "successful")
+    assert summaries(moto, "anew")
+
+
+def listing(daemon: Daemon, status: str) -> str:
+    done = daemon.run("backup/doListLostContents", action="start")
+    assert done["status"] == status, done
+    return str(done["verdict"])

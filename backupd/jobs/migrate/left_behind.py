@@ -33,8 +33,11 @@ class LostContents:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def run(self, run: Run, now: datetime) -> Verdict:
-        """Write the list; return the verdict: successful where nothing is lost."""
+    def run(self, run: Run, now: datetime, *, doubt: str = "") -> Verdict:
+        """Write the list; return the verdict: successful where nothing is lost.
+
+        `doubt` tells why the volume could not be asked, and what is known of it is only believed.
+        """
         index, blobs = self._store.index, self._store.blobs
         contents = items = 0
         accounts: Counter[str] = Counter()
@@ -56,6 +59,13 @@ class LostContents:
                             account=key.account, kind=key.kind.value, item=key.item, digest=digest
                         )
                         file.write(msgspec.json.encode(line) + b"\n")
+        if doubt:
+            run.note_error("the volume in use", f"{doubt}: what was sent there counts as at hand")
+        if not contents and doubt:
+            path.unlink()
+            return Verdict(
+                sentence=f"nothing else is lost, but the volume gave no list: {doubt}", successful=False
+            )
         if not contents:
             path.unlink()
             return Verdict(

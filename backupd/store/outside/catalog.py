@@ -135,7 +135,10 @@ class Catalog:
         return str(rows[0][0]) if rows else ""
 
     def use(self, identity: str) -> None:
-        """Make a volume the one in use; empty: none. What waits is found anew by the next sweep."""
+        """Make a volume the one in use; empty: none. What waits is found anew by the next sweep.
+
+        What rests there has to be looked for: nobody watched the place meanwhile.
+        """
         number = self.number_of(identity) if identity else None
         if number == self._current:
             return  # nothing to write: a start on a full disk must be possible
@@ -143,6 +146,7 @@ class Catalog:
             connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (_CURRENT, identity))
             connection.execute("DELETE FROM queue")
             connection.execute("UPDATE places SET cached = 0 WHERE cached > 0")
+            connection.execute("UPDATE volumes SET is_whole = 0 WHERE id = ?", (number,))
         self._current = number
 
     def number_of(self, identity: str) -> int:

@@ -12,6 +12,7 @@ from backupd.errors import BlobMissing
 from backupd.items import digest_of
 from backupd.store.layout import PACKS
 from backupd.store.outside.rebuilding import read_places
+from daemon import volume_condition
 from daemon.own_thread import in_own_thread
 from daemon.uploading import BACK_OFF_SECONDS_MAX, Uploading, UploadingParts
 from daemon.volume_condition import BEHIND, NOT_SENT, UNREACHABLE, volume_problems
@@ -158,14 +159,17 @@ async def test_refused_is_told_with_its_hint(root):
         assert world.view.waiting_objects == 0
 
 
-async def test_the_bound_is_told_and_nothing_is_dropped(root):
+async def test_the_bound_is_told_and_nothing_is_dropped(root, monkeypatch):
     """More waiting than the cache may hold is a problem that says so; every blob stays."""
+    monkeypatch.setattr(volume_condition, "CACHE_BYTES_MIN", 50)
     async with UploadingWorld(root) as world:
         world.volume.away = True
         world.cache_bytes_max = 100
         kept = world.keep(*(mail(n) for n in range(10)))
         await world.wait(3)
         assert "more than" in world.problems()[BEHIND]
+        monkeypatch.setattr(volume_condition, "CACHE_BYTES_MIN", 1 << 20)
+        assert BEHIND not in world.problems()
         assert all(world.is_cached(one) for one in kept)
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
+import re
+import shutil
+import subprocess
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +37,7 @@ STEPS = (
     "metadata.summarised",
     "metadata.remove",
 )
+FORMATS = Path(__file__).parents[3] / "docs" / "formats.md"
 Everything = dict[ItemKey, list[State]]
 
 
@@ -94,6 +99,39 @@ async def test_a_pass_alone_brings_everything_back(world: SendingWorld, tmp_path
     key = ItemKey(ALICE, Kind.MESSAGE, "1")
     there = world.store.layout.history(key).read_bytes()
     assert (tmp_path / "back" / world.store.layout.history(key).relative_to(world.path)).read_bytes() == there
+
+
+async def test_what_rests_outside_can_be_read_by_hand(world: SendingWorld, tmp_path: Path) -> None:
+    """The example of the page on formats, on copied objects, brings every archived history."""
+    missing = [tool for tool in ("jq", "zstd") if shutil.which(tool) is None]
+    if missing:
+        pytest.skip(f"install {' '.join(missing)} to run the example")
+    await world.receive("1", "2")
+    world.upload.archive(world.run())
+    await world.receive("3")
+    world.upload.send_changes()
+    outside, by_hand = tmp_path / "outside", tmp_path / "by-hand"
+    by_hand.mkdir()
+    for name in list(world.volume.names("")):
+        (outside / name).parent.mkdir(parents=True, exist_ok=True)
+        (outside / name).write_bytes(world.volume.get(name).read())
+    examples = re.findall(r"^```sh\n(.*?)^```", FORMATS.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    (example,) = [one for one in examples if "$OUTSIDE" in one]
+    ended = await asyncio.to_thread(
+        subprocess.run,
+        ["/bin/sh", "-euc", example],
+        env={**os.environ, "OUTSIDE": str(outside), "BY_HAND": str(by_hand)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert not ended.stderr, ended.stderr
+    assert ended.returncode == 0
+    for item in ("1", "2"):
+        history = world.store.layout.history(ItemKey(ALICE, Kind.MESSAGE, item))
+        assert [one for one in by_hand.rglob(history.name) if one.read_bytes() == history.read_bytes()]
+    assert f'["{ALICE}","3",1]' in ended.stdout
 
 
 async def test_changes_since_the_pass_come_back_from_parcels(world: SendingWorld, tmp_path: Path) -> None:
