@@ -13,7 +13,7 @@ _ALL_LEVELS = (Level.GLOBAL, Level.SERVER, Level.COS, Level.ACCOUNT)
 _ALWAYS = "always so here"
 _NOT_HERE = "nothing of this kind exists here"
 _OWN_BOUNDS = "this daemon bounds its own batches and waits"
-_VOLUMES = "this version keeps everything on the Backup Path"
+_ONE_THRESHOLD = "ZxBackup_SpaceThreshold holds for metadata too, wherever blobs rest"
 
 
 def _retention(name: str, meaning: str) -> Attribute:
@@ -60,7 +60,7 @@ TABLE: tuple[Attribute, ...] = (
         default=1024,
         unit="MB",
         meaning="Free space to keep for metadata where blobs rest elsewhere.",
-        no_effect=_VOLUMES,
+        no_effect=_ONE_THRESHOLD,
     ),
     Attribute(
         name="backupSmartScanScheduler",

@@ -32,8 +32,10 @@ def parameter_named(command: Command, word: str) -> Parameter | None:
 def no_such_parameter(command: Command, word: str) -> UsageError:
     """Return the error for a word that is no parameter of a command."""
     valid = [parameter.name for parameter in (command.trailing + command.optional) or command.positional]
+    takes_secret = parameter_named(command, "secret") is not None
+    said = "such as the word given" if takes_secret else shortened(word)  # it may be the secret, misplaced
     return UsageError(
-        f"{command.title} has no parameter {shortened(word)}",
+        f"{command.title} has no parameter {said}",
         hint=did_you_mean(word, valid, what="parameter"),
     )
 

@@ -50,9 +50,14 @@ def read_secret(path: Path) -> Secret:
         text = content.decode("utf-8").split("\n", 1)[0].rstrip("\r")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigError(f"the secret in {path} can't be read: {reason}") from error
+        raise ConfigError(
+            f"the secret in {path} can't be read: {reason}",
+            hint="a file on the daemon's machine that the service's user may read",
+        ) from error
     if not text or len(content) > SECRET_BYTES_MAX:
-        raise ConfigError(f"{path} holds no secret in its first line")
+        raise ConfigError(
+            f"{path} holds no secret in its first line", hint="write it there, and nothing else"
+        )
     return Secret(text)
 
 

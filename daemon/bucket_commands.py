@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -18,9 +19,10 @@ from backupd import buckets, volume_choice
 from backupd.attributes import Scopes, Settings
 from backupd.buckets import Bucket, StoreType
 from backupd.control import BucketsReply, DoctorReply, DoneReply, Reply
-from backupd.errors import UsageError
+from backupd.errors import ConfigError, UsageError
 from backupd.jobs.doctor.verdict import worst
 from backupd.operations import EXIT_STATUS_OF
+from backupd.secret import everybody_may_read, read_secret
 from backupd.views import CheckView
 from backupd.volume_choice import BucketChoice
 from backupd.volume_views import BucketUseView, BucketView
@@ -82,6 +84,8 @@ class BucketCommands:
         async with self._setting:
             await self._keep((*self.buckets(), bucket))
         note = f"try it out: backupctl core testS3Connection {bucket.uuid}"
+        doubt = await asyncio.to_thread(_doubts_about_secret, bucket)
+        note = "; ".join(filter(None, (note, doubt)))
         return BucketsReply(buckets=(self._view(bucket),), note=note)
 
     async def _update(self, store: StoreType, given: Given, _caller: Caller) -> Reply:
@@ -96,6 +100,8 @@ class BucketCommands:
             await self._keep(tuple(after if one is before else one for one in known))
         used = next(self._uses(after.uuid), "")
         note = f"it is used by {used}, which is opened anew with it" if used else ""
+        doubt = await asyncio.to_thread(_doubts_about_secret, after)
+        note = "; ".join(filter(None, (note, doubt)))
         return BucketsReply(buckets=(self._view(after),), note=note)
 
     async def _delete(self, store: StoreType, given: Given, _caller: Caller) -> Reply:
@@ -214,3 +220,15 @@ def _refuse_volume(_value: object) -> object:
         f"{volume_choice.ATTRIBUTE} is changed by the commands for volumes alone",
         hint="valid: backup setBackupVolume, updateBackupVolume, migrateBackupVolume",
     )
+
+
+def _doubts_about_secret(bucket: Bucket) -> str:
+    """Return what is wrong with the file of a bucket's secret, empty where nothing is; blocks."""
+    if not bucket.secret_file:
+        return ""
+    path = Path(bucket.secret_file)
+    try:
+        read_secret(path)
+    except ConfigError as error:
+        return error.message
+    return f"everybody may read {path}: chmod o-rwx it" if everybody_may_read(path) else ""

@@ -102,6 +102,21 @@ async def test_what_can_not_be_is_refused_and_nothing_changes(world: AnsweringWo
     assert await listed(world) == (view,)
 
 
+async def test_a_secret_file_that_can_not_serve_is_told_at_once(
+    world: AnsweringWorld, tmp_path: Path
+) -> None:
+    """It is kept all the same, for the file may come later; one that everybody may read is told, too."""
+    file = tmp_path / "secret"
+    given = S3 | {"secret": None, "secret_file": str(file)}
+    reply = await ask(world, "doCreateBucket S3", **given)
+    assert "can't be read" in reply.note
+    file.write_text(SECRET)
+    file.chmod(0o644)
+    assert "everybody may read" in (await ask(world, "doCreateBucket S3", **given)).note
+    file.chmod(0o600)
+    assert str(file) not in (await ask(world, "doCreateBucket S3", **given)).note
+
+
 async def test_a_bucket_in_use_stays(world: AnsweringWorld) -> None:
     """With the volume in it, it can't be forgotten or moved; its credentials can change; later it goes."""
     view = await created(world)
