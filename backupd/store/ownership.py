@@ -27,7 +27,10 @@ from backupd.volumes.disk import full_disk_told
 FORMAT_VERSION = 1
 _NEVER_OURS_NOR_HARMFUL = frozenset({"lost+found"})
 PROBE = ".backupd-probe-"
-"""How names begin that are written to try a file system and removed at once; one left behind is no harm."""
+"""How names begin that are written to try a file system and removed at once.
+
+One left behind is no harm, and goes with the next.
+"""
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,7 +171,8 @@ def _probe(root: Path) -> None:
         with full_disk_told(root):
             os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
         is_insensitive = (root / name.upper()).exists()
-        probe.unlink()
+        for left in (probe, *root.glob(f"{PROBE}*")):  # one may be left of a process that was killed
+            left.unlink(missing_ok=True)
     except OSError as error:
         raise _refused(
             root, f"it can't be written: {error.strerror}", "mount it read-write for the service user"
