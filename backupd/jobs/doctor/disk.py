@@ -79,7 +79,7 @@ def _timed_sync(probe: Path) -> tuple[float, bool]:
     finally:
         os.close(descriptor)
         with suppress(FileNotFoundError):
-            probe.unlink()
+            probe.unlink(missing_ok=True)
     return seconds, tells_case
 
 
