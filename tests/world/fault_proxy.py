@@ -84,7 +84,7 @@ class FaultProxy:
         try:
             yield self
         finally:
-            server.close()
+            loop.call_soon_threadsafe(server.close)  # a connection that ends closes it there, too
             asyncio.run_coroutine_threadsafe(_cancel_all(), loop).result(10)
             loop.call_soon_threadsafe(loop.stop)
             thread.join(10)
