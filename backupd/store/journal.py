@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
 from backupd import durable
 from backupd.coalescing import Entry
-from backupd.errors import BackupPathRefused
+from backupd.errors import BackupPathRefused, CorruptJournal
 from backupd.store import segments
 from backupd.store.journal_reader import OPEN_FLAGS, JournalReader, Segment, View, damage_error, segments_of
 from backupd.store.segments import HEADER_BYTES, Record
@@ -106,6 +106,19 @@ class Journal:
         damaged or missing: `read(error.resume_after)` goes on behind the damage.
         """
         return self._reader.read(after, entries_max, bytes_max)
+
+    def stretches(self, after: int, *, entries_max: int = 5_000) -> Iterator[list[Entry]]:
+        """Yield all entries after a sequence number, in order, by stretches; what is damaged is left out."""
+        while True:
+            try:
+                entries = self.read(after, entries_max=entries_max)
+            except CorruptJournal as error:
+                after = error.resume_after
+                continue
+            if not entries:
+                return
+            after = entries[-1].sequence
+            yield entries
 
     def begin_after(self, sequence: int) -> None:
         """Never give out a number up to this one: begin a new segment if the journal lags behind it."""

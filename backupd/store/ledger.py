@@ -228,6 +228,13 @@ class Ledger:
         where = "WHERE (account, kind, item) > (?, ?, ?) ORDER BY account, kind, item LIMIT ?"
         return self._waiting(where, (*after, limit))
 
+    def waiting_pages(self, *, limit: int = 5_000) -> Iterator[list[Waiting]]:
+        """Yield everything that waits, page by page."""
+        last: ItemKey | None = None
+        while rows := self.waiting_after(last, limit=limit):
+            last = rows[-1].key
+            yield rows
+
     def waiting_count(self) -> int:
         """Return how many items wait."""
         return int(self.rows("SELECT count(*) FROM waiting")[0][0])

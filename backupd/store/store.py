@@ -18,7 +18,7 @@ from typing import Self
 
 from backupd import durable
 from backupd.clock import Clock
-from backupd.errors import BackupPathRefused, CorruptHistory, CorruptJournal, SpaceExhausted
+from backupd.errors import BackupPathRefused, CorruptHistory, SpaceExhausted
 from backupd.items import ItemKey
 from backupd.states import State
 from backupd.store import index as index_file
@@ -37,7 +37,6 @@ from backupd.volumes.disk import Directories, full_disk_told
 from backupd.volumes.local import LocalVolume
 
 DAMAGED_LISTED_MAX = 10_000
-_PAGE = 5000
 
 
 class Store:
@@ -238,20 +237,10 @@ class Store:
 
     def _catch_up_after_crash(self) -> None:
         """Bring the index up to what was recorded behind the last checkpoint."""
-        cursor = after = self.index.cursor()
-        while True:
-            try:
-                entries = self.journal.read(after, entries_max=_PAGE)
-            except CorruptJournal as error:
-                after = error.resume_after
-                continue
-            if not entries:
-                break
-            after = entries[-1].sequence
+        cursor = self.index.cursor()
+        for entries in self.journal.stretches(cursor):
             self.catch_up({entry.change.key for entry in entries})
-        last: ItemKey | None = None
-        while waiting := self.ledger.waiting_after(last, limit=_PAGE):
-            last = waiting[-1].key
+        for waiting in self.ledger.waiting_pages():
             self.catch_up(one.key for one in waiting)
         if self.index.is_recording:
             self.index.commit(cursor)

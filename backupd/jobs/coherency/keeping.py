@@ -15,7 +15,6 @@ from backupd.errors import (
     BackupPathRefused,
     BlobMissing,
     CorruptBlob,
-    CorruptJournal,
     VolumeError,
 )
 from backupd.items import ItemKey, Kind, identifier_of
@@ -26,7 +25,6 @@ from backupd.store.lock import PathLock
 from backupd.store.outside.catalog import Catalog
 from backupd.store.store import Store
 
-_ROWS_AT_ONCE = 500
 T = TypeVar("T")
 Refetch = Callable[[str, Sequence[ItemKey]], bool]
 
@@ -102,28 +100,15 @@ class StoreKeeper:
 
     def is_awaited(self, digest: str) -> bool:
         """Tell whether a content is referred to now, by the index or by what is not recorded yet."""
-        if self._store.index.known_blob(digest) or self._waits(digest):
+        store = self._store
+        # In the order in which a change moves on, so that none slips by.
+        behind = store.journal.stretches(store.index.cursor())
+        if any(entry.change.digest == digest for entries in behind for entry in entries):
             return True
-        after = self._store.index.cursor()
-        while True:
-            try:
-                entries = self._store.journal.read(after)
-            except CorruptJournal as error:
-                after = error.resume_after
-                continue
-            if not entries:
-                return False
-            if any(entry.change.digest == digest for entry in entries):
-                return True
-            after = entries[-1].sequence
-
-    def _waits(self, digest: str) -> bool:
-        last: ItemKey | None = None
-        while waiting := self._store.ledger.waiting_after(last, limit=_ROWS_AT_ONCE):
-            last = waiting[-1].key
-            if any(digest.encode() in bytes(row.change) for row in waiting):
-                return True
-        return False
+        pages = store.ledger.waiting_pages()
+        if any(digest.encode() in bytes(row.change) for rows in pages for row in rows):
+            return True
+        return store.index.known_blob(digest)
 
     def is_beyond(self, digest: str) -> bool:
         """Tell whether a content without a good file rests outside; one that is held is stored."""

@@ -10,7 +10,7 @@ import msgspec
 
 from backupd.clock import written
 from backupd.decoding import decoded
-from backupd.errors import BackupdError, CorruptHistory, CorruptJournal
+from backupd.errors import BackupdError, CorruptHistory
 from backupd.events import Change
 from backupd.items import ItemKey, Kind
 from backupd.retention import AccountStanding, Cutoffs, Stay, account_stays, item_stays
@@ -18,7 +18,6 @@ from backupd.states import State
 from backupd.store.store import Store
 
 PENDING_ENTRIES_MAX = 20_000
-_ENTRIES_AT_ONCE = 5_000
 
 
 class RecordingBehind(BackupdError):
@@ -43,16 +42,8 @@ class Pending(msgspec.Struct):
 def pending(store: Store, cursor: int) -> Pending:
     """Return what is behind the cursor, and what waits for its photograph. Raises `RecordingBehind`."""
     found = Pending()
-    after, read = cursor, 0
-    while True:
-        try:
-            entries = store.journal.read(after, entries_max=_ENTRIES_AT_ONCE)
-        except CorruptJournal as error:
-            after = error.resume_after
-            continue
-        if not entries:
-            break
-        after = entries[-1].sequence
+    read = 0
+    for entries in store.journal.stretches(cursor):
         read += len(entries)
         if read > PENDING_ENTRIES_MAX:
             raise RecordingBehind(
@@ -61,9 +52,7 @@ def pending(store: Store, cursor: int) -> Pending:
             )
         for entry in entries:
             found.take(entry.change)
-    last: ItemKey | None = None
-    while waiting := store.ledger.waiting_after(last, limit=_ENTRIES_AT_ONCE):
-        last = waiting[-1].key
+    for waiting in store.ledger.waiting_pages():
         for row in waiting:
             found.take(decoded(row.change, Change))
     return found
