@@ -107,6 +107,7 @@ class Retrying:
                 for name in names_after(self.volume, prefix, last):
                     last = name
                     yield name
+                    self._note(None)
                     attempts = self.attempts()  # each stretch of a long listing has a budget of its own
             except VolumeError as error:
                 attempts.after(error)

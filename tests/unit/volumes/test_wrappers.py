@@ -151,6 +151,34 @@ class Tearing(MemoryVolume):
         return super().get(name, offset=offset, length=length)
 
 
+def test_a_store_that_is_away_is_asked_once_until_it_answers():
+    """Who comes after a spent budget spends no other; after one answer each call has its own again."""
+    ticking = Ticking()
+    volume = Failing(*(away() for _ in range(6)))
+    patient = retrying(volume, ticking, attempts=3, seconds=1000)
+    for slept in (2, 2, 2):
+        with pytest.raises(VolumeUnreachable):
+            patient.exists("a")
+        assert len(ticking.slept) == slept
+    volume.errors.clear()
+    assert not patient.exists("a")
+    volume.errors += [away(), away()]
+    assert not patient.exists("a")
+    assert len(ticking.slept) == 4
+
+
+def test_a_refusal_is_no_absence():
+    """Errors that waiting does not mend say nothing of whether the store answers."""
+    ticking = Ticking()
+    volume = Failing(*(AccessRefused("no") for _ in range(9)))
+    patient = retrying(volume, ticking, attempts=3)
+    for _ in range(9):
+        with pytest.raises(AccessRefused):
+            patient.exists("a")
+    volume.errors += [away(), away()]
+    assert not patient.exists("a")
+
+
 def test_a_torn_reading_goes_on():
     """A reading that breaks off twice gives the content once, whole."""
     volume = Tearing(b"0123", b"01234567")
@@ -174,11 +202,11 @@ def test_a_listing_goes_on_where_it_broke_off():
     """A listing that fails on its way gives each name once, in order."""
 
     class Stumbling(MemoryVolume):
-        failures = 3
+        failures = 8
 
         def names(self, prefix: str = "") -> Iterator[str]:
             for count, name in enumerate(super().names(prefix)):
-                if count == 2 + self.failures and self.failures:
+                if count == 9 - self.failures and self.failures:
                     self.failures -= 1
                     raise VolumeUnreachable("away")
                 yield name
