@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from backupd.buckets import Bucket, SignatureVersion, secret_of
+from backupd.buckets import Bucket
 from backupd.jobs.doctor.verdict import critical, ok, unknown, warning
 from backupd.views import CheckView
-from backupd.volumes.s3_settings import S3Settings
+from backupd.volumes.chosen import bucket_settings
 
 if TYPE_CHECKING:
     from backupd.volumes.s3_probe import Finding, StoreReport
@@ -34,29 +33,10 @@ _NEEDED = ("reach", "list", "put", "get")
 _BETTER = ("delete", "conditional_put")
 
 
-def settings_of(bucket: Bucket) -> S3Settings:
-    """Return how a bucket is reached; blocks, for a secret may lie in a file.
-
-    Raises `ConfigError` for a secret that can't be had, `UsageError` for what the store can't take.
-    """
-    signed: Literal["V2", "V4"] = "V2" if bucket.signature_version is SignatureVersion.V2 else "V4"
-    return S3Settings(
-        bucket=bucket.bucket_name,
-        access_key=bucket.access_key,
-        secret=secret_of(bucket),
-        endpoint=bucket.endpoint,
-        region=bucket.signing_region,
-        prefix=bucket.prefix,
-        path_style=bucket.path_style,
-        ca_file=Path(bucket.ca_file) if bucket.ca_file else None,
-        signature_version=signed,
-    )
-
-
 def probe_bucket(bucket: Bucket) -> tuple[CheckView, ...]:
-    """Try a bucket out and return what was found; blocks, within bounds. Raises as `settings_of`."""
+    """Try a bucket out and return what was found; blocks, within bounds. Raises as `bucket_settings`."""
     settings = msgspec.structs.replace(
-        settings_of(bucket),
+        bucket_settings(bucket),
         connect_seconds=CONNECT_SECONDS_MAX,
         read_seconds=READ_SECONDS_MAX,
         request_seconds=REQUEST_SECONDS_MAX,

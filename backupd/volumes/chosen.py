@@ -120,21 +120,31 @@ def claim(
     return choice
 
 
-def settings_of(
-    choice: BucketChoice, bucket: Bucket, server_id: str, retention: Retention | None = None
-) -> S3Settings:
-    """Return how a bucket is reached, below the bucket's prefix, the volume's and the server's."""
-    prefix = "/".join(part for part in (bucket.prefix, choice.volume_prefix, server_id) if part)
+def bucket_settings(bucket: Bucket) -> S3Settings:
+    """Return how a bucket is reached; blocks, for a secret may lie in a file.
+
+    Raises `ConfigError` for a secret that can't be had, `UsageError` for what the store can't take.
+    """
     return S3Settings(
         bucket=bucket.bucket_name,
         access_key=bucket.access_key,
         secret=secret_of(bucket),
         endpoint=bucket.endpoint,
         region=bucket.signing_region,
-        prefix=prefix,
+        prefix=bucket.prefix,
         path_style=bucket.path_style,
         ca_file=Path(bucket.ca_file) if bucket.ca_file else None,
         signature_version=bucket.signature_version.value,
+    )
+
+
+def settings_of(
+    choice: BucketChoice, bucket: Bucket, server_id: str, retention: Retention | None = None
+) -> S3Settings:
+    """Return how a bucket is reached, below the bucket's prefix, the volume's and the server's."""
+    return msgspec.structs.replace(
+        bucket_settings(bucket),
+        prefix="/".join(part for part in (bucket.prefix, choice.volume_prefix, server_id) if part),
         use_infrequent_access=choice.use_infrequent_access,
         infrequent_access_threshold=choice.infrequent_access_threshold_bytes,
         use_intelligent_tiering=choice.use_intelligent_tiering,

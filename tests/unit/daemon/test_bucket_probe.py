@@ -7,8 +7,9 @@ import pytest
 from backupd.buckets import Bucket, SignatureVersion, StoreType, made
 from backupd.errors import ConfigError
 from backupd.views import Outcome
+from backupd.volumes.chosen import bucket_settings
 from backupd.volumes.s3_probe import Finding, StoreReport
-from daemon.bucket_probe import checks_of, probe_bucket, settings_of
+from daemon.bucket_probe import checks_of, probe_bucket
 
 UUID = "58fa4ca2-31dd-4209-aa23-48b33b116090"
 
@@ -26,18 +27,18 @@ def bucket(**fields: object) -> Bucket:
 
 def test_a_bucket_becomes_settings() -> None:
     """Every field has its place; S3's own address follows from its region."""
-    settings = settings_of(
+    settings = bucket_settings(
         bucket(prefix="a/b", region="r1", signature_version="v2", ca_file="/etc/ca.pem", path_style=False)
     )
     assert (settings.bucket, settings.endpoint, settings.prefix) == ("mail", "http://127.0.0.1:9", "a/b")
     assert (settings.region, settings.signature_version, settings.path_style) == ("r1", "V2", False)
     assert str(settings.ca_file) == "/etc/ca.pem"
-    assert settings_of(bucket()).signature_version == SignatureVersion.V4.value
+    assert bucket_settings(bucket()).signature_version == SignatureVersion.V4.value
     given = {"bucket_name": "mail", "access_key": "k", "secret": "s", "label": "l", "region": "EU_WEST_1"}
-    amazon = settings_of(made(UUID, StoreType.S3, given))
+    amazon = bucket_settings(made(UUID, StoreType.S3, given))
     assert (amazon.endpoint, amazon.region) == ("", "eu-west-1")
     with pytest.raises(ConfigError):
-        settings_of(bucket(secret=None, secret_file="/nowhere/secret"))
+        bucket_settings(bucket(secret=None, secret_file="/nowhere/secret"))
 
 
 def test_findings_become_checks() -> None:
