@@ -43,6 +43,19 @@ def full_disk(error: OSError, path: str | Path) -> SpaceExhausted | OSError:
     )
 
 
+def names_in(directory: str | int) -> list[str]:
+    """Return the names in a directory (path or descriptor), sorted, those of directories with a slash.
+
+    Sorted so, a walk yields whole names in their order. Hidden names and links are left out.
+    """
+    with os.scandir(directory) as entries:
+        return sorted(
+            f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name
+            for entry in entries
+            if not entry.name.startswith(".") and not entry.is_symlink()
+        )
+
+
 def sync_directory(path: str) -> None:
     """Make the names in a directory durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

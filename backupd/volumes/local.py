@@ -19,7 +19,7 @@ from typing import BinaryIO
 from backupd import durable
 from backupd.errors import VolumeError
 from backupd.volumes.base import ByteSource, NameMissing, check_name
-from backupd.volumes.disk import Directories, full_disk, full_disk_told, sync_directory
+from backupd.volumes.disk import Directories, full_disk, full_disk_told, names_in, sync_directory
 from backupd.volumes.ranges import RangeReader
 from backupd.volumes.renaming import rename_new
 
@@ -275,12 +275,7 @@ class LocalVolume:
         self._unsynced.clear()
 
     def _names_below(self, relative: str) -> Iterator[str]:
-        with os.scandir(self._directories.path(relative)) as entries:
-            found = sorted(
-                (entry.name + "/" if entry.is_dir(follow_symlinks=False) else entry.name)
-                for entry in entries
-                if not entry.name.startswith(".") and not entry.is_symlink()
-            )
+        found = names_in(self._directories.path(relative))
         for entry_name in found:
             name = f"{relative}/{entry_name}" if relative else entry_name
             if name.endswith("/"):

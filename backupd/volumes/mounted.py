@@ -29,6 +29,7 @@ from typing import BinaryIO
 from backupd import durable
 from backupd.errors import VolumeError
 from backupd.volumes.base import ByteSource, NameMissing, check_name
+from backupd.volumes.disk import names_in
 from backupd.volumes.marker import (
     CREATE,
     DIRECTORY,
@@ -276,12 +277,7 @@ def _names_below(root: int, relative: str) -> Iterator[str]:
     with _directory(root, relative) as directory:
         if directory is None:
             return
-        with os.scandir(directory) as entries:
-            found = sorted(
-                (entry.name + "/" if entry.is_dir(follow_symlinks=False) else entry.name)
-                for entry in entries
-                if not entry.name.startswith(".") and not entry.is_symlink()
-            )
+        found = names_in(directory)
     for entry_name in found:
         name = f"{relative}/{entry_name}" if relative else entry_name
         if name.endswith("/"):
