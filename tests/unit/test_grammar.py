@@ -252,6 +252,14 @@ def test_what_stands_in_the_place_of_a_mandatory_value(words: str):
         parse(["core", "doCreateBucket", "S3", "bucket_name=mail", "access_key=AKIA"])
 
 
+def test_a_misplaced_secret_is_not_repeated():
+    """A word that is taken for a parameter's name may be the secret: the error does not show it."""
+    with pytest.raises(UsageError) as refused:
+        parse(["core", "doCreateBucket", "S3", "mail", "AKIA", "one", "two", "three", "s3cr3t"])
+    assert "s3cr3t" not in str(refused.value)
+    assert "s3cr3t" not in refused.value.hint
+
+
 LINE_PARTS = """backup config core status help getItem doItemSearch get set global server doSmartScan start
 date --deep deep dump blob true 12/11/2026 10:00:00 -- --json --socket --host=x a@b type message = --= -
 --date=last attribute value"""

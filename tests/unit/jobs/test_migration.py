@@ -136,6 +136,11 @@ async def test_what_nothing_at_hand_holds_is_listed(world: MovingWorld) -> None:
     """The list names each item, and there is none where nothing is missed."""
     lost = LostContents(world.store)
     assert lost.run(Run(world.clock), world.clock.now()).successful
+    run = Run(world.clock)
+    doubtful = lost.run(run, world.clock.now(), doubt="it is away")
+    assert not doubtful.successful
+    assert "it is away" in doubtful.sentence
+    assert [error.reason.partition(":")[0] for error in run.errors] == ["it is away"]
     (world.path / "items" / next(iter(world.digests))[-3:-1]).rename(world.path.parent / "away")
     verdict = lost.run(Run(world.clock), world.clock.now())
     assert not verdict.successful
