@@ -15,6 +15,7 @@ import io
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import BinaryIO
 
@@ -28,6 +29,7 @@ from backupd.store.outside.objects import Objects
 from backupd.store.packs import BLOCK_CONTENT_BYTES_MAX, CorruptPack, content_of, open_block
 from backupd.volumes.base import NameMissing, Volume
 
+TURN_SECONDS = 0.5
 NOTES_MAX = 100_000
 """So many notes are held; a sweep finds what came beyond."""
 BLOCKS_BYTES_MAX = 16 << 20
@@ -68,6 +70,16 @@ class BlobsOutside:
         self._blocks: OrderedDict[tuple[str, int], bytes] = OrderedDict()
         self._blocks_bytes = 0
         catalog.use(external.identity)
+
+    @contextmanager
+    def turn(self, check: Callable[[], None]) -> Iterator[None]:
+        """Take `hand`; `check` may raise while an upload that hangs has it."""
+        while not self.hand.acquire(timeout=TURN_SECONDS):
+            check()
+        try:
+            yield
+        finally:
+            self.hand.release()
 
     def stored_size(self, digest: str) -> int | None:
         """Return the bytes a content takes outside, None if it is not confirmed there."""

@@ -9,7 +9,6 @@ at most an old pack that is deleted next time.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 import msgspec
 import structlog
@@ -25,7 +24,6 @@ from backupd.volumes.base import NameMissing
 
 DELETED_AT_ONCE = 100
 SMALL_BYTES = PACK_BYTES // 8
-TURN_SECONDS = 0.5
 SMALL_PACKS_MIN = 16
 """From so many small packs on they are put together."""
 
@@ -64,7 +62,7 @@ def reclaim(outside: BlobsOutside, sender: Sender, run: Run) -> Reclaimed:
     place, and `VolumeError` where the volume as a whole can't be used.
     """
     done = Reclaimed()
-    with _hand(outside, run):
+    with outside.turn(run.check):
         sender.settle()
     _delete_dead(outside, sender, run, done)
     chosen = choose(sender.objects.packs())
@@ -86,19 +84,8 @@ def reclaim(outside: BlobsOutside, sender: Sender, run: Run) -> Reclaimed:
     return done
 
 
-@contextmanager
-def _hand(outside: BlobsOutside, run: Run) -> Iterator[None]:
-    """Take a turn at the volume; may be stopped while an upload hangs that has it."""
-    while not outside.hand.acquire(timeout=TURN_SECONDS):
-        run.check()
-    try:
-        yield
-    finally:
-        outside.hand.release()
-
-
 def _write(outside: BlobsOutside, sender: Sender, builder: PackBuilder, run: Run) -> PackBuilder:
-    with _hand(outside, run):
+    with outside.turn(run.check):
         sender.place_pack(builder.finish(), IntentKind.REWRITE)
     return PackBuilder()
 
@@ -129,7 +116,7 @@ def _delete_dead(outside: BlobsOutside, sender: Sender, run: Run, done: Reclaime
     refused: set[int] = set()
     while True:
         run.check()
-        with _hand(outside, run):
+        with outside.turn(run.check):
             limit = DELETED_AT_ONCE + len(refused)
             dead = [one for one in sender.objects.dead(limit) if one[0] not in refused]
             for number, name in dead:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -150,6 +151,29 @@ def test_rebuild_from_the_volume_alone(world, tmp_path):
     lost = rebuild(fresh.outside, a_run(), now=lambda: fresh.now)
     assert lost.lost == 1
     assert not fresh.blobs.contains(digests[-1])
+    fresh.close()
+
+
+def test_rebuilding_takes_nothing_that_an_upload_has_not_confirmed(world, tmp_path):
+    """An object between its put and its confirmation is left to the upload; afterwards it is known."""
+    world.keep(*mails(5))
+    world.send()
+    fresh = OutsideWorld(tmp_path / "fresh", world.memory)
+    with fresh.outside.hand:
+        run = a_run()
+        run.request_stop()
+        with pytest.raises(OperationStopped):
+            rebuild(fresh.outside, run, now=lambda: fresh.now)
+        with ThreadPoolExecutor() as threads:
+            done = threads.submit(rebuild, fresh.outside, a_run(), now=lambda: fresh.now)
+            with pytest.raises(TimeoutError):
+                done.result(0.2)
+            assert not list(fresh.catalog.digests())
+            fresh.outside.hand.release()
+            try:
+                assert done.result(10).contents == 5
+            finally:
+                fresh.outside.hand.acquire()
     fresh.close()
 
 
