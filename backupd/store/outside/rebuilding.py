@@ -61,9 +61,8 @@ def rebuild(outside: BlobsOutside, run: Run, *, now: Callable[[], datetime]) -> 
             done.known += 1
             continue
         try:
-            with outside.turn(
-                run.check
-            ):  # no upload is in its midst: what nobody has confirmed now, nobody will
+            # In turn with uploads, none is in its midst: what was put is confirmed, too.
+            with outside.turn(run.check):
                 if objects.is_known(name):
                     done.known += 1
                     continue
