@@ -22,7 +22,8 @@ class Readers:
     def __init__(self, path: Path) -> None:
         """Open nothing yet."""
         self._path = path
-        self._lock = threading.Lock()
+        # A collected generator gives its connection back wherever its thread stands, also in here.
+        self._lock = threading.RLock()
         self._threads = threading.local()
         self._uses: dict[sqlite3.Connection, int] = {}
         self._is_closed = False
@@ -40,7 +41,7 @@ class Readers:
         """Close what is idle, interrupt what is in use; called again, nothing happens."""
         with self._lock:
             self._is_closed = True
-            for connection, uses in self._uses.items():
+            for connection, uses in list(self._uses.items()):
                 if uses:
                     connection.interrupt()
                 else:
