@@ -1,5 +1,5 @@
 # PTH: hundreds of files at a time are written here: os calls serve, Path objects cost too much.
-# ruff: noqa: PTH104, PTH108, PTH110, PTH208
+# ruff: noqa: PTH104, PTH108, PTH208
 """Puts many items into the files of a mail host together: for restores of whole accounts.
 
 All are written aside, made durable by one sync of the file system, given their names, and the directories are
@@ -21,7 +21,9 @@ from backupd.appservers import delivery
 from backupd.appservers.base import Content
 from backupd.appservers.delivery import Delivered
 from backupd.appservers.file_trees import ASIDE_PREFIX
+from backupd.appservers.keywords import is_alive, keyword_letters
 from backupd.appservers.maildir import mtime_of, read_keywords
+from backupd.appservers.writing import told_apart, write
 from backupd.errors import BackupdError
 from backupd.items import Area
 
@@ -59,7 +61,7 @@ class _Deliveries:
     def __init__(self, account: Path) -> None:
         self._account = account
         self._folders: dict[tuple[Area, str], Path | BackupdError] = {}
-        self._letters: dict[Path, dict[str, str]] = {}
+        self._letters: dict[Path, dict[str, str] | BackupdError] = {}
         self._like: os.stat_result | None = None
 
     def run(self, arrivals: Sequence[Arrival]) -> list[Ended]:
@@ -69,7 +71,7 @@ class _Deliveries:
         if not written:
             return [one for one in steps if not isinstance(one, _Aside)]
         try:
-            with delivery.told_apart(self._account):
+            with told_apart(self._account):
                 durable.sync_file_system(self._account)
                 durable.step("deliveries.contents_synced")
         except BackupdError as error:
@@ -84,9 +86,9 @@ class _Deliveries:
             is_mail = one.area is Area.MAIL
             aside = f"{_place_aside(one.area, directory)}/{ASIDE_PREFIX}{delivery.unique_name()}"
             modified = mtime_of(one.metadata.get("received" if is_mail else "modified"))
-            with one.content.open() as content, delivery.told_apart(self._account):
+            with one.content.open() as content, told_apart(self._account):
                 like = self._like = self._like or self._account.stat()
-                facts = delivery.write(aside, content, modified, like, durably=False)
+                facts = write(aside, content, modified, like, durably=False)
         except BackupdError as error:
             return error
         return _Aside(one, directory, aside, facts)
@@ -99,7 +101,7 @@ class _Deliveries:
                     found = delivery.make_mail_folder(self._account, folder)
                 else:
                     found = delivery.make_tree_folder(self._account, area, folder)
-                with delivery.told_apart(self._account):
+                with told_apart(self._account):
                     _remove_leftovers(_place_aside(area, found))
             except BackupdError as error:
                 found = error
@@ -121,7 +123,7 @@ class _Deliveries:
             keywords = self._keyword_letters(directory, arrival.metadata.get("tags") or ())
             base = delivery.message_name(unique, one.facts.st_size, arrival.metadata, keywords)
             name = f"cur/{base}"
-            with delivery.told_apart(self._account):
+            with told_apart(self._account):
                 os.rename(one.path, f"{directory}/{name}")
             return Delivered(directory, name, one.facts)
         except BackupdError as error:
@@ -132,10 +134,11 @@ class _Deliveries:
         if not tags:
             return set()
         known = self._letters.get(directory)
-        if known is None or not all(tag in known for tag in tags):
-            delivery.keyword_letters(directory, tags)
-            known = {name: letter for letter, name in read_keywords(str(directory)).items()}
-            self._letters[directory] = known
+        if known is None or not (isinstance(known, BackupdError) or all(tag in known for tag in tags)):
+            known = self._letters[directory] = _letters_given(directory, tags)
+        if isinstance(known, BackupdError):
+            # A folder that stays locked is waited for once, not once for each message.
+            raise known
         return {known[tag] for tag in tags if tag in known}
 
     def _synced(self, ended: Sequence[Ended]) -> list[Ended]:
@@ -144,7 +147,7 @@ class _Deliveries:
         places = {_place(one): None for one in ended if isinstance(one, Delivered)}
         for place in places:
             try:
-                with delivery.told_apart(self._account):
+                with told_apart(self._account):
                     durable.step("deliveries.named")
                     durable.sync_directory(place)
             except BackupdError as error:
@@ -160,6 +163,15 @@ class _Deliveries:
         return told
 
 
+def _letters_given(directory: Path, tags: Sequence[str]) -> dict[str, str] | BackupdError:
+    """Return the letter of each keyword of a folder, with these among them where there is room."""
+    try:
+        keyword_letters(directory, tags)
+    except BackupdError as error:
+        return error
+    return {name: letter for letter, name in read_keywords(str(directory)).items()}
+
+
 def _place_aside(area: Area, directory: Path) -> str:
     """Return where items of a folder are written until they get their names."""
     return str(directory / "tmp" if area is Area.MAIL else directory)
@@ -171,7 +183,7 @@ def _remove_leftovers(place: str) -> None:
         if not name.startswith(ASIDE_PREFIX):
             continue
         writer = delivery.writer_of(name)
-        if writer is not None and not os.path.exists(f"/proc/{writer}"):
+        if writer is not None and not is_alive(writer):
             _remove([f"{place}/{name}"])
 
 

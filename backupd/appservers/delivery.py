@@ -8,8 +8,6 @@ durable on return.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import itertools
 import os
 import re
@@ -17,7 +15,7 @@ import shutil
 import socket
 import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -26,27 +24,21 @@ import msgspec
 from backupd import durable
 from backupd.appservers.base import Account
 from backupd.appservers.file_trees import ASIDE_PREFIX, DIRECTORY_OF_AREA, SUFFIX_OF_AREA
+from backupd.appservers.keywords import keyword_letters
 from backupd.appservers.maildir import (
     FLAG_LETTERS,
-    KEYWORDS_MAX,
     directory_name_of,
     mail_folders,
     mtime_of,
-    read_keywords,
 )
 from backupd.appservers.naming import NAME_BYTES_MAX, checked_name, checked_path
-from backupd.errors import AppServerRefused, AppServerUnavailable
+from backupd.appservers.writing import owned_like, told_apart, write
+from backupd.errors import AppServerRefused
 from backupd.items import Area
 
-COPY_BYTES = 1 << 20
-LOCK_SECONDS_MAX = 10.0
-LOCK_STALE_SECONDS = 120.0
 _counter = itertools.count(1)
 _UNPLAIN = re.compile(r"[^A-Za-z0-9._@=+-]+")
-_OF_THE_ITEM = frozenset({errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.ELOOP, errno.EFBIG})
-"""What is wrong with a name or a content, and will be the next time."""
 _UNIQUE = re.compile(r"\d+\.M\d+P(\d+)Q\d+\.(.+)\Z")
-_KEYWORD = re.compile(r"[^\x00-\x20\x7f(){%*\"\\\]]+\Z")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+\Z")
 
 
@@ -265,111 +257,3 @@ def writer_of(name: str) -> int | None:
 
 def _host() -> str:
     return _UNPLAIN.sub("_", socket.gethostname().replace("/", "_")) or "localhost"
-
-
-def write(
-    path: str, content: BinaryIO, mtime_ns: int | None, like: os.stat_result, *, durably: bool = True
-) -> os.stat_result:
-    """Write a new file with the owner of another one and a date; return its facts. A failure leaves nothing.
-
-    Whoever writes many at a time says `durably=False` and syncs them together.
-    """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(path, flags, 0o600)
-    try:
-        while piece := content.read(COPY_BYTES):
-            durable.write_all(descriptor, piece)
-        _own_like(descriptor, like)
-        if mtime_ns is not None:
-            os.utime(descriptor, ns=(mtime_ns, mtime_ns))
-        if durably:
-            os.fsync(descriptor)
-        return os.fstat(descriptor)
-    except BaseException:
-        Path(path).unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(descriptor)
-
-
-def owned_like(path: Path, account: Path) -> None:
-    """Give a file or directory of ours the owner of the account's directory, or at least its group.
-
-    A file gets the group's rights on that directory too: the mail server, another user than ours mostly,
-    could not open it otherwise. Where the group is none of ours, the file stays with our own.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        _own_like(descriptor, account.stat())
-    finally:
-        os.close(descriptor)
-
-
-def _own_like(descriptor: int, like: os.stat_result) -> None:
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.fchmod(descriptor, 0o600 | like.st_mode & 0o060)
-    for owner in (like.st_uid, -1):
-        with contextlib.suppress(PermissionError):
-            os.fchown(descriptor, owner, like.st_gid)
-            break
-
-
-@contextlib.contextmanager
-def told_apart(account: Path) -> Iterator[None]:
-    """Turn an `OSError` into the operating error it is."""
-    try:
-        yield
-    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        raise AppServerRefused(f"{error.filename}: {error.strerror}") from error
-    except OSError as error:
-        if error.errno in _OF_THE_ITEM:
-            raise AppServerRefused(f"{error.filename or account}: {error.strerror}") from error
-        raise AppServerUnavailable(
-            f"can't write to {error.filename or account}: {error.strerror}",
-            hint="may the service's user write to the mail storage, and is there space?",
-        ) from error
-
-
-def keyword_letters(directory: Path, tags: Any) -> str:
-    """Return the letters of keywords, giving new ones a number where there is room; 26 is Maildir's limit."""
-    wanted = [tag for tag in tags if isinstance(tag, str) and _KEYWORD.match(tag)]
-    known = {name: letter for letter, name in read_keywords(str(directory)).items()}
-    if any(tag not in known for tag in wanted):
-        with told_apart(directory), _uidlist_lock(directory):
-            known = {name: letter for letter, name in read_keywords(str(directory)).items()}
-            for tag in wanted:
-                free = [
-                    chr(ord("a") + n) for n in range(KEYWORDS_MAX) if chr(ord("a") + n) not in known.values()
-                ]
-                if tag not in known and free:
-                    known[tag] = free[0]
-            numbered = sorted((ord(letter) - ord("a"), name) for name, letter in known.items())
-            path = directory / "dovecot-keywords"
-            durable.replace_file(path, "".join(f"{n} {name}\n" for n, name in numbered).encode("utf-8"))
-            owned_like(path, directory)
-    return "".join(known[tag] for tag in wanted if tag in known)
-
-
-@contextlib.contextmanager
-def _uidlist_lock(directory: Path) -> Iterator[None]:
-    """Hold `dovecot-uidlist.lock`, under which Dovecot changes keywords; a stale one is taken over."""
-    lock = directory / "dovecot-uidlist.lock"
-    give_up = time.monotonic() + LOCK_SECONDS_MAX
-    while True:
-        try:
-            os.close(os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
-            break
-        except FileExistsError:
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - lock.lstat().st_mtime > LOCK_STALE_SECONDS:
-                    lock.unlink()
-                    continue
-            if time.monotonic() > give_up:
-                raise AppServerUnavailable(
-                    f"the folder {directory.name or 'INBOX'!r} stays locked", path=str(lock)
-                ) from None
-            time.sleep(0.05)
-    try:
-        yield
-    finally:
-        lock.unlink(missing_ok=True)

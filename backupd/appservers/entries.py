@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from backupd import durable
-from backupd.appservers.delivery import make_directory, owned_like, told_apart, toml_of, visible_name
+from backupd.appservers.delivery import make_directory, toml_of, visible_name
 from backupd.appservers.registry import COS_DIRECTORY, LISTS_DIRECTORY, TOML_BYTES_MAX
+from backupd.appservers.writing import owned_like, told_apart
 from backupd.errors import AppServerRefused
 from backupd.items import Kind
 

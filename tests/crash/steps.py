@@ -61,7 +61,7 @@ SCAN = ("statistics.written", "statistics.renamed", "archive.written")
 RESTORE = ("delivery.message_written", "delivery.named")
 """Passed by the restore of an item."""
 
-ACCOUNT_RESTORE = ("deliveries.contents_synced", "deliveries.named")
+ACCOUNT_RESTORE = ("deliveries.contents_synced", "delivery.locked", "deliveries.named")
 """Passed by restores into accounts, which put many items together."""
 
 UPLOAD = (

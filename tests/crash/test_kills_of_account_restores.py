@@ -165,6 +165,16 @@ def test_killed_at_each_durable_step(place: Path, broker: Mosquitto) -> None:
         list(threads.map(crash, range(0, len(KILLED), 1 if THOROUGH else 7)))
 
 
+def test_killed_while_it_holds_a_folder(place: Path, broker: Mosquitto) -> None:
+    """A lock of Dovecot's that a killed restore left behind keeps nobody waiting."""
+    scene = Restoring(place / "0", broker, seed=f"{SEED}/accounts/locked", undelete=True)
+    with scene.victim:
+        scene.begin()
+        _crash(scene, "delivery.locked", 1)
+        assert list(scene.mailboxes.tree.root.glob("**/dovecot-uidlist.lock"))
+        scene.end_well()
+
+
 def _crash(scene: Restoring, name: str, occurrence: int) -> None:
     victim = scene.victim
 

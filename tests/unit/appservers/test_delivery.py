@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import io
 import os
+import socket
 import stat
+import subprocess
 import tempfile
 import threading
 import time
@@ -15,10 +17,11 @@ from pathlib import Path
 import pytest
 
 from backupd import durable
-from backupd.appservers import delivery
-from backupd.appservers.base import Account
+from backupd.appservers import delivery, keywords
+from backupd.appservers.base import Account, BytesContent
 from backupd.appservers.deliveries import Arrival, deliver_many
-from backupd.appservers.delivery import deliver_file, deliver_message, make_mail_folder, told_apart, toml_of
+from backupd.appservers.delivery import deliver_file, deliver_message, make_mail_folder, toml_of
+from backupd.appservers.writing import told_apart
 from backupd.errors import AppServerRefused, AppServerUnavailable
 from backupd.items import Area, Kind
 from backupd.states import Photograph
@@ -139,12 +142,47 @@ def test_a_locked_folder_is_waited_for_and_then_told(tree, monkeypatch):
     deliver_message(tree.account(ALICE), "INBOX", {"tags": ["one"]}, io.BytesIO(b"x"))
     timer.join()
     lock.touch()
-    monkeypatch.setattr(delivery, "LOCK_SECONDS_MAX", 0.05)
+    monkeypatch.setattr(keywords, "LOCK_SECONDS_MAX", 0.05)
     with pytest.raises(AppServerUnavailable):
         deliver_message(tree.account(ALICE), "INBOX", {"tags": ["two"]}, io.BytesIO(b"x"))
     old = time.time() - 1000
     os.utime(lock, (old, old))
     deliver_message(tree.account(ALICE), "INBOX", {"tags": ["two"]}, io.BytesIO(b"x"))
+
+
+def test_a_lock_of_a_dead_process_is_taken_over_at_once(tree, monkeypatch):
+    """What a killed process of this host left holds nobody; a live one's lock, or another host's, does."""
+    monkeypatch.setattr(keywords, "LOCK_SECONDS_MAX", 0.05)
+    lock = tree.maildir(ALICE) / "dovecot-uidlist.lock"
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    here = socket.gethostname()
+    for number, held in enumerate((f"{os.getpid()}:{here}", f"{dead.pid}:elsewhere.{here}", "")):
+        lock.write_text(held)
+        with pytest.raises(AppServerUnavailable):
+            deliver_message(tree.account(ALICE), "INBOX", {"tags": [f"tag{number}"]}, io.BytesIO(b"x"))
+        assert lock.read_text() == held
+    lock.write_text(f"{dead.pid}:{here}")
+    deliver_message(tree.account(ALICE), "INBOX", {"tags": ["two"]}, io.BytesIO(b"x"))
+    assert not lock.exists()
+
+
+def test_a_locked_folder_is_waited_for_once(tree, monkeypatch):
+    """Of many messages put together the first waits for the lock, and all of that folder tell of it."""
+    monkeypatch.setattr(keywords, "LOCK_SECONDS_MAX", 0.2)
+    make_mail_folder(tree.account(ALICE), "Other")
+    (tree.maildir(ALICE) / "dovecot-uidlist.lock").touch()
+    arrivals = [
+        Arrival(Area.MAIL, folder, "", {"tags": ["new"]}, BytesContent(b"x"))
+        for folder in ("INBOX", "Other")
+        for _ in range(20)
+    ]
+    began = time.monotonic()
+    ended = deliver_many(tree.account(ALICE), arrivals)
+    assert time.monotonic() - began < 2
+    assert all(isinstance(one, AppServerUnavailable) for one in ended[:20])
+    assert all(isinstance(one, delivery.Delivered) for one in ended[20:])
+    assert list((tree.maildir(ALICE) / "tmp").iterdir()) == []
 
 
 def test_toml_comes_back():
