@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -19,8 +20,9 @@ def main() -> int:
     )
     parser.add_argument("--version", action="version", version=f"backupd {__version__}")
     arguments = parser.parse_args()
-    # A crash of the interpreter itself (in a library) leaves in the log where each thread was.
+    # A crash of the interpreter itself (in a library) leaves in the log where each thread was; SIGUSR1 asks.
     faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1, chain=False)
 
     import uvloop  # noqa: PLC0415 - as above
 

@@ -17,6 +17,7 @@ from daemon.answers import Answers, names_of
 from daemon.blobless import Blobless
 from daemon.bucket_probe import probe_bucket
 from daemon.configuring import Configuring
+from daemon.control_socket import ControlAddress, ControlSocket
 from daemon.doctor import Doctor
 from daemon.looking import Looking
 from daemon.metrics import Metrics
@@ -54,13 +55,20 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Front:
-    """Makes what answers; `answers` is the control socket's service, `serve_metrics` runs in the lifetime."""
+    """Makes what answers; `answers` is what questions are put to, `serve_metrics` runs in the lifetime."""
 
     def __init__(self, of: Parts) -> None:
+        self._control, self._clock = of.config.control, of.clock
         self._listener = MetricsListener(of.config.metrics.listen, clock=of.clock)
         self.standing = self._standing(of)
         self._metrics = Metrics(self.standing, of.clock)
         self.answers = self._answers(of)
+
+    def answering(self, address: ControlAddress) -> ControlSocket:
+        """Return the context in which questions are answered at the configured place."""
+        return ControlSocket(
+            address, self._control.socket, self.answers, group=self._control.group, clock=self._clock
+        )
 
     async def serve_metrics(self) -> None:
         """Serve metrics over TCP where that is configured, until cancelled."""

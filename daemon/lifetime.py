@@ -21,7 +21,6 @@ from backupd import config as configuration
 from backupd.appservers.base import AppServer
 from backupd.attribute import Attribute
 from backupd.attributes import Scopes
-from backupd.clock import Clock
 from backupd.config import Config
 from backupd.jobs.record import Recorder
 from backupd.schedules import JOBS, METADATA_UPLOAD
@@ -32,7 +31,6 @@ from daemon import blobless, wiring
 from daemon.announcing import Announcing
 from daemon.blobless import Blobless
 from daemon.clock_watch import ClockWatch
-from daemon.control_socket import ControlSocket
 from daemon.damage_watch import DamageWatch
 from daemon.effects import Effects
 from daemon.enrolling import Enrolling
@@ -41,7 +39,7 @@ from daemon.front import Front, Parts
 from daemon.gaps import Gaps
 from daemon.guarding import make_guard
 from daemon.healing import Healing, heal_by_scan
-from daemon.health import Notifier, feed_watchdog, patience
+from daemon.health import feed_watchdog, patience
 from daemon.journaling import Journaling
 from daemon.kept_operations import KeptOperations
 from daemon.operations_queue import Factory, OperationsQueue
@@ -53,6 +51,7 @@ from daemon.recording import Recording
 from daemon.reloading import Reloading
 from daemon.scheduler import Scheduler
 from daemon.services import Services
+from daemon.surroundings import Surroundings
 from daemon.verbs import Ingredients, make_factories
 from daemon.volume_commands import VolumeSetting
 from daemon.works import SCHEDULE
@@ -67,17 +66,16 @@ class Daemon:
     """One lifetime. Enter it to open the Backup Path and make the parts, then `run` it."""
 
     def __init__(
-        self, config: Config, *, clock: Clock, notifier: Notifier, carried: Sequence[SetAttribute] = ()
+        self, config: Config, surroundings: Surroundings, *, carried: Sequence[SetAttribute] = ()
     ) -> None:
         """Make a lifetime; `carried` are attributes that a new Backup Path takes over from the one before."""
         self._config = config
         self._carried = carried
-        self._clock = clock
-        self._notifier = notifier
+        self._clock, self._notifier, self._address = surroundings
         self._stack = AsyncExitStack()
         self._ended = asyncio.Event()
         self._is_running = False
-        self._reloading = Reloading(config, notifier, end=self.begin_again, status=self._in_one_line)
+        self._reloading = Reloading(config, self._notifier, end=self.begin_again, status=self._in_one_line)
         self.begin_anew = False
 
     async def __aenter__(self) -> Self:
@@ -269,7 +267,7 @@ class Daemon:
         for operation in await self._queue.load():
             log.warning("operation_interrupted", operation=operation.uuid, type=operation.type)
         async with (
-            ControlSocket(self._config.control.socket, self._front.answers, group=self._config.control.group),
+            self._front.answering(self._address),
             asyncio.TaskGroup() as tasks,
         ):
             running = [

@@ -20,8 +20,10 @@ from backupd.config import Config
 from backupd.errors import BackupdError
 from backupd.store.ledger import SetAttribute
 from daemon import logs
+from daemon.control_socket import ControlAddress
 from daemon.health import Notifier
 from daemon.lifetime import Daemon
+from daemon.surroundings import Surroundings
 
 SWITCH_SECONDS = 0.0002
 """How long a thread may hold the interpreter while others wait: the intake must not wait for the recorder."""
@@ -53,6 +55,8 @@ class Process:
     def __init__(self, config: Config, notifier: Notifier) -> None:
         self._config = config
         self._notifier = notifier
+        self._address = ControlAddress()
+        self._surroundings = Surroundings(SystemClock(), notifier, self._address)
         self._current: Daemon | None = None
         self._is_stopping = False
         self._before: tuple[Config, Path] | None = None
@@ -71,19 +75,23 @@ class Process:
 
     async def run(self) -> None:
         """Run until stopped. Raises `BackupdError`, `OSError` where the first lifetime can't begin."""
-        while not self._is_stopping:
-            _configure(self._config)
-            try:
-                await self._live()
-            except (BackupdError, OSError) as error:
-                if self._before is None:
-                    raise
-                (self._config, path), self._before = self._before, None
-                log.error("new_lifetime_refused", reason=str(error), goes_on_with=str(path))
-                await asyncio.to_thread(_return_to, self._config, path)
+        with self._address:
+            while not self._is_stopping:
+                await self._live_or_return()
+
+    async def _live_or_return(self) -> None:
+        _configure(self._config)
+        try:
+            await self._live()
+        except (BackupdError, OSError) as error:
+            if self._before is None:
+                raise
+            (self._config, path), self._before = self._before, None
+            log.error("new_lifetime_refused", reason=str(error), goes_on_with=str(path))
+            await asyncio.to_thread(_return_to, self._config, path)
 
     async def _live(self) -> None:
-        daemon = Daemon(self._config, clock=SystemClock(), notifier=self._notifier, carried=self._carried)
+        daemon = Daemon(self._config, self._surroundings, carried=self._carried)
         async with daemon:
             if self._is_stopping:
                 return
@@ -94,6 +102,8 @@ class Process:
                 self._current = None
             if self._is_stopping or not daemon.begin_anew:
                 self._is_stopping = True
+                # Nobody is to wait for an answer that nobody will give.
+                self._address.close()
                 self._notifier.stopping()
                 return
             self._notifier.reloading()

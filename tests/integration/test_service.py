@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -184,6 +185,30 @@ def test_a_wrong_configuration_is_one_line_that_names_what_is_valid(tmp_path, ch
     (said,) = done.stderr.decode().splitlines()
     assert told in said
     assert str(daemon.config) in said
+
+
+def test_sigusr1_says_in_the_log_where_each_thread_is(world):
+    """The daemon goes on afterwards."""
+    daemon, _ = world
+    assert daemon.process is not None
+    daemon.process.send_signal(signal.SIGUSR1)
+    eventually("its threads are in the log", lambda: "most recent call first" in daemon.log_text())
+    assert "daemon/__main__.py" in daemon.log_text()
+    assert daemon.status()["reply"] == "status"
+
+
+def test_a_reload_refuses_nobody(world):
+    """Whoever asks while a new lifetime begins waits for its answer."""
+    daemon, _ = world
+    assert daemon.process is not None
+    text = daemon.config.read_text()
+    for name in ("other.example.com", "third.example.com", "mail.example.com"):
+        daemon.config.write_text(text.replace("mail.example.com", name))
+        daemon.process.send_signal(signal.SIGHUP)
+        # Asked without a pause, each time by a connection of its own.
+        end = time.monotonic() + 30
+        while daemon.status()["server_name"] != name:
+            assert time.monotonic() < end
 
 
 def test_sigterm_ends_it_with_nothing_left_behind(world):

@@ -196,7 +196,10 @@ level = "info"
             if operation["ended"] is not None:
                 return operation
             time.sleep(0.02)
-        raise TimeoutError(f"operation {uuid} has not ended: {operation}")
+        if self.process is not None:
+            os.kill(self.process.pid, signal.SIGUSR1)
+            time.sleep(1)
+        raise TimeoutError(f"operation {uuid} has not ended: {operation}\n{self.log_text()[-20_000:]}")
 
     def run(self, name: str, **parameters: Any) -> Any:
         """Give a command that queues an operation, and wait for its end."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from backupd.clock import SystemClock
 from backupd.control import (
     AttributeReply,
     BackupInfoReply,
@@ -50,7 +51,7 @@ from backupd.views import (
     SpaceView,
     StateView,
 )
-from daemon.control_socket import ControlSocket
+from daemon.control_socket import ControlAddress, ControlSocket
 from daemon.peers import Caller
 
 SERVER_ID = "9d16badb-e89e-4dff-b5b9-bd2bddce53e2"
@@ -292,9 +293,10 @@ PROBLEM = Problem(
 
 async def serve(path: Path, service: World) -> None:
     """Answer on a socket until cancelled."""
-    async with ControlSocket(path, service):
-        print(msgspec.json.encode({"socket": str(path)}).decode(), flush=True)
-        await asyncio.Event().wait()
+    with ControlAddress() as address:
+        async with ControlSocket(address, path, service, clock=SystemClock()):
+            print(msgspec.json.encode({"socket": str(path)}).decode(), flush=True)
+            await asyncio.Event().wait()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,6 +16,7 @@ import aiohttp.web
 import msgspec
 import pytest
 
+from backupd.clock import SystemClock
 from backupd.control import (
     REQUEST_BYTES_MAX,
     SERVER_HEADER,
@@ -30,7 +31,7 @@ from backupd.errors import ConfigError
 from backupd.items import digest_of
 from backupd.operations import OperationStatus
 from daemon import control_routes
-from daemon.control_socket import ControlSocket
+from daemon.control_socket import ControlAddress, ControlSocket
 from daemon.peers import Caller, Owners, Peer, caller_of
 from tests.world.service import CONTENT, CORRUPT, ENDLESS, SERVER_ID, UUIDS, World
 
@@ -38,6 +39,17 @@ from tests.world.service import CONTENT, CORRUPT, ENDLESS, SERVER_ID, UUIDS, Wor
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "run" / "control.sock"
+
+
+@pytest.fixture
+def address() -> Iterator[ControlAddress]:
+    with ControlAddress() as made:
+        yield made
+
+
+def answering(address: ControlAddress, path: Path, world: World) -> ControlSocket:
+    """Return what answers at a path."""
+    return ControlSocket(address, path, world, clock=SystemClock())
 
 
 class Asking:
@@ -61,9 +73,9 @@ def world() -> World:
 
 
 @pytest.fixture
-async def asking(path: Path, world: World) -> AsyncIterator[Asking]:
+async def asking(address: ControlAddress, path: Path, world: World) -> AsyncIterator[Asking]:
     async with (
-        ControlSocket(path, world),
+        answering(address, path, world),
         aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path))) as session,
     ):
         yield Asking(session)
@@ -72,57 +84,96 @@ async def asking(path: Path, world: World) -> AsyncIterator[Asking]:
 # --- the path --------------------------------------------------------------------------------------------
 
 
-async def test_the_socket_has_its_mode_and_goes_with_the_daemon(path: Path, world: World):
+async def test_the_socket_has_its_mode_and_goes_with_the_daemon(
+    address: ControlAddress, path: Path, world: World
+):
     """While it listens it is a socket of mode 0660; afterwards nothing is left."""
-    async with ControlSocket(path, world):
+    async with answering(address, path, world):
         mode = path.lstat().st_mode
         assert stat.S_ISSOCK(mode)
         assert stat.S_IMODE(mode) == 0o660
+    address.close()
     assert not path.exists()
 
 
-async def test_a_stale_socket_is_replaced(path: Path, world: World):
+async def test_who_asks_between_two_lifetimes_is_answered_by_the_next(
+    address: ControlAddress, path: Path, world: World
+):
+    """The file stays the same, and a question that came while nobody answered gets its answer."""
+    async with answering(address, path, world):
+        before = path.lstat().st_ino
+    async with (
+        asyncio.TaskGroup() as tasks,
+        aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path))) as session,
+    ):
+        asked = tasks.create_task(Asking(session).ask("GET", "/v1/status"))
+        await asyncio.sleep(0.05)
+        assert not asked.done()
+        async with answering(address, path, world):
+            status, reply = await asyncio.wait_for(asked, 10)
+    assert status == 200
+    assert isinstance(reply, StatusReply)
+    assert path.lstat().st_ino == before
+
+
+async def test_another_path_replaces_the_former(address: ControlAddress, path: Path, world: World):
+    """A path that can't be used leaves the former file; one that can takes its place."""
+    async with answering(address, path, world):
+        pass
+    with pytest.raises(ConfigError):
+        await answering(address, path.parent / ("x" * 120), world).__aenter__()
+    assert path.is_socket()
+    path.unlink()
+    async with answering(address, path, world):
+        assert path.is_socket()
+    async with answering(address, path.with_name("other"), world):
+        assert not path.exists()
+        assert path.with_name("other").is_socket()
+
+
+async def test_a_stale_socket_is_replaced(address: ControlAddress, path: Path, world: World):
     """A socket on which nobody listens any more, as a killed daemon leaves it, is no obstacle."""
     path.parent.mkdir()
     left = socket.socket(socket.AF_UNIX)
     left.bind(str(path))
     left.close()
-    async with ControlSocket(path, world):
+    async with answering(address, path, world):
         assert path.is_socket()
 
 
-async def test_a_living_daemons_socket_is_left_alone(path: Path, world: World):
+async def test_a_living_daemons_socket_is_left_alone(address: ControlAddress, path: Path, world: World):
     """A second daemon is refused, and the first one's socket stays where it is."""
-    async with ControlSocket(path, world):
+    async with answering(address, path, world):
         before = path.lstat().st_ino
         with pytest.raises(ConfigError, match="somebody answers"):
-            await ControlSocket(path, world).__aenter__()
+            await answering(ControlAddress(), path, world).__aenter__()
         assert path.lstat().st_ino == before
 
 
-async def test_what_is_no_socket_is_never_removed(path: Path, world: World):
+async def test_what_is_no_socket_is_never_removed(address: ControlAddress, path: Path, world: World):
     """A file in the socket's place is refused and keeps its content."""
     path.parent.mkdir()
     path.write_text("precious")
     with pytest.raises(ConfigError, match="is no socket"):
-        await ControlSocket(path, world).__aenter__()
+        await answering(address, path, world).__aenter__()
     assert path.read_text() == "precious"
 
 
-async def test_a_socket_that_took_its_place_is_not_removed(path: Path, world: World):
+async def test_a_socket_that_took_its_place_is_not_removed(address: ControlAddress, path: Path, world: World):
     """Only the daemon's own socket is removed at the end."""
-    async with ControlSocket(path, world):
+    async with answering(address, path, world):
         path.unlink()
         other = socket.socket(socket.AF_UNIX)
         other.bind(str(path))
+    address.close()
     assert path.is_socket()
     other.close()
 
 
-async def test_a_path_too_long_for_a_socket_is_named(tmp_path: Path, world: World):
+async def test_a_path_too_long_for_a_socket_is_named(address: ControlAddress, tmp_path: Path, world: World):
     """The kernel's limit of 107 bytes is told before the kernel's own message would confuse."""
     with pytest.raises(ConfigError, match="longer than 107 bytes"):
-        await ControlSocket(tmp_path / ("x" * 120), world).__aenter__()
+        await answering(address, tmp_path / ("x" * 120), world).__aenter__()
 
 
 # --- the callers -----------------------------------------------------------------------------------------
@@ -290,10 +341,10 @@ async def test_a_stream_without_news_says_that_it_lives(asking: Asking, monkeypa
             pass
 
 
-async def test_leaving_ends_open_streams(path: Path, world: World):
+async def test_leaving_ends_open_streams(address: ControlAddress, path: Path, world: World):
     """A reader of an endless operation does not keep the daemon from stopping."""
     async with asyncio.timeout(30):
-        async with ControlSocket(path, world):
+        async with answering(address, path, world):
             reader, writer = await asyncio.open_unix_connection(str(path))
             writer.write(b"GET /v1/operations/%s/events HTTP/1.1\r\nHost: x\r\n\r\n" % ENDLESS.encode())
             await reader.readuntil(b"event: progress")
