@@ -14,7 +14,8 @@ from typing import Any
 
 from backupd import durable
 from backupd.appservers.delivery import make_directory, toml_of, visible_name
-from backupd.appservers.registry import COS_DIRECTORY, LISTS_DIRECTORY, TOML_BYTES_MAX
+from backupd.appservers.file_trees import COS_DIRECTORY, LISTS_DIRECTORY
+from backupd.appservers.registry import TOML_BYTES_MAX
 from backupd.appservers.writing import owned_like, told_apart
 from backupd.errors import AppServerRefused
 from backupd.items import Kind

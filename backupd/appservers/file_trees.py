@@ -24,6 +24,8 @@ DIRECTORY_OF_AREA = {
     Area.CALENDARS: "calendars",
     Area.FILES: "files",
 }
+COS_DIRECTORY, LISTS_DIRECTORY = "cos", "lists"
+"""Beside the domains, below the root: the classes of service and the mailing lists."""
 SUFFIX_OF_AREA = {Area.CONTACTS: ".vcf", Area.CALENDARS: ".ics"}
 ASIDE_PREFIX = ".backupd-"
 """Files of this prefix are being written by backupd itself."""

@@ -31,9 +31,8 @@ from backupd import durable
 from backupd.appservers.base import Content, Held, Released
 from backupd.appservers.delivery import unique_name
 from backupd.appservers.directory_reader import FileContent, ReadFile, open_current
-from backupd.appservers.file_trees import DIRECTORY_OF_AREA
+from backupd.appservers.file_trees import COS_DIRECTORY, DIRECTORY_OF_AREA, LISTS_DIRECTORY
 from backupd.appservers.opening import opened
-from backupd.appservers.registry import COS_DIRECTORY, LISTS_DIRECTORY
 from backupd.errors import AppServerRefused, AppServerUnavailable
 from backupd.items import Area, digest_text, is_digest
 

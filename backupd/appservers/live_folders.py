@@ -22,12 +22,12 @@ from pathlib import Path
 
 import structlog
 
-from backupd.appservers.file_trees import DIRECTORY_OF_AREA
+from backupd.appservers.file_trees import COS_DIRECTORY, DIRECTORY_OF_AREA, LISTS_DIRECTORY
 from backupd.appservers.identity import Identity, Row
 from backupd.appservers.listing import Comparison, Lister, folder_directory
 from backupd.appservers.live_changes import Teller
 from backupd.appservers.maildir import mail_folders
-from backupd.appservers.registry import COS_DIRECTORY, LISTS_DIRECTORY, Place
+from backupd.appservers.registry import Place
 from backupd.appservers.survey import changed_since, cursor_of, fingerprints_of, survey_account
 from backupd.errors import AppServerUnavailable, ItemVanished
 from backupd.items import Area

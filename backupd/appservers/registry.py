@@ -24,14 +24,13 @@ import msgspec
 import structlog
 
 from backupd.appservers.base import Account, DirectoryEntry
+from backupd.appservers.file_trees import COS_DIRECTORY, LISTS_DIRECTORY
 from backupd.appservers.naming import shown
 from backupd.errors import AppServerUnavailable
 from backupd.items import Kind
 
 NAMESPACE = uuid.UUID("6a3f5d0e-5f0c-5c1b-9a55-0b8f6f2f6f10")
 """Under this UUID all derived ids lie; it must never change."""
-COS_DIRECTORY = "cos"
-LISTS_DIRECTORY = "lists"
 TOML_BYTES_MAX = 1 << 20
 ID_CHARACTERS_MAX = 200
 _INTEGER_BITS_MAX = 63

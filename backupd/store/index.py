@@ -170,6 +170,11 @@ class Index:
         with self._reading() as connection:
             return index_queries.item(connection, account, item, kind)
 
+    def items_of(self, account: str, items: Sequence[str]) -> list[KnownItem]:
+        """Return those of an account's items, deleted or not, that were ever recorded, each once."""
+        with self._reading() as connection:
+            return index_queries.items_of(connection, account, items)
+
     def find_account(self, name_or_id: str) -> KnownItem | None:
         """Return an account by id, else by address (any case): a live one before a deleted one."""
         with self._reading() as connection:

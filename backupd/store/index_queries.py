@@ -38,6 +38,7 @@ CREATE TABLE blob_refs (
 CREATE INDEX blob_refs_by_item ON blob_refs (item);
 """
 _PAGE = 1000
+_IDS_AT_ONCE = 500
 _ITEM = """items.account, items.kind, items.item, items.state, items.deleted, items.metadata, blobs.digest,
     items.size, items.first, items.last, items.lacking FROM items LEFT JOIN blobs ON blobs.id = items.blob"""
 _FILES = {kind.value: area for kind, area in AREA_OF_KIND.items()}
@@ -138,6 +139,21 @@ def item(connection: sqlite3.Connection, account: str, item_id: str, kind: Kind 
         (account, item_id, *([] if kind is None else [kind.value])),
     ).fetchone()
     return _known(row) if row else None
+
+
+def items_of(connection: sqlite3.Connection, account: str, item_ids: Sequence[str]) -> list[KnownItem]:
+    """Return the items that an account has or had under these ids; see `Index.items_of`."""
+    found: dict[str, KnownItem] = {}
+    for at in range(0, len(item_ids), _IDS_AT_ONCE):
+        some = item_ids[at : at + _IDS_AT_ONCE]
+        marks = ", ".join("?" * len(some))
+        # Of several kinds under one id a live one counts, as for `item`.
+        rows = connection.execute(
+            f"SELECT {_ITEM} WHERE items.account = ? AND items.item IN ({marks}) ORDER BY items.deleted DESC",
+            (account, *some),
+        )
+        found |= {known.item: known for known in map(_known, rows)}
+    return list(found.values())
 
 
 def find_account(connection: sqlite3.Connection, name_or_id: str) -> KnownItem | None:

@@ -6,6 +6,7 @@ Relative paths are text with `/` between names, as `disk.Directories` and volume
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 
@@ -30,6 +31,8 @@ DIRECTORIES = (ACCOUNTS, BLOBS, SERVERS, JOURNAL)
 ACCOUNT_HISTORY = "account_info"
 ITEMS = "items"
 DOCUMENTS = "drive_items"
+PLACES_REMEMBERED = 4_096
+"""More than the items of one round of the recorder, which asks for the place of each several times."""
 SERVER_DIRECTORIES = {Kind.DOMAIN: "domains", Kind.COS: "coses", Kind.MAILING_LIST: "mailing-lists"}
 _UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}\Z")
 
@@ -73,11 +76,13 @@ class Layout:
         return self.root / directory / name
 
 
+@functools.lru_cache(maxsize=256)
 def account_directory(account: str) -> str:
     """Return an account's directory, relative."""
     return f"{ACCOUNTS}/{file_name_of(account)}"
 
 
+@functools.lru_cache(maxsize=PLACES_REMEMBERED)
 def history_place(key: ItemKey) -> tuple[str, str]:
     """Return the directory (relative) and the file name of an item's history."""
     if key.kind in SERVER_KINDS:

@@ -21,6 +21,8 @@ from tests.bench.subject import Subject, seconds_of
 from tests.world.corpus import corpus_files
 from tests.world.mailtree import MailTree, build
 
+UNDISTURBED_SECONDS = 0.5
+"""How long a daemon at work is left alone between two questions; its operations tell when they ended."""
 STANDS_STILL_SECONDS = 2.2
 """So old a tree must be that its folders count as unchanged: the survey distrusts younger ones."""
 MILLION = 1_000_000
@@ -40,7 +42,7 @@ def measure_first_scan(place: Path, *, quick: bool) -> Measurement:
     seconds: dict[str, list[float]] = {"ours": [], **{kind.name: [] for kind in present}}
     for turn in range(rounds):
         with _daemon(place / f"d{turn}", tree) as daemon:
-            seconds["ours"].append(seconds_of(daemon.wait_until_scanned()))
+            seconds["ours"].append(seconds_of(daemon.wait_until_scanned(pause=UNDISTURBED_SECONDS)))
         for kind in present:
             rival: Rival = kind(place / f"{kind.name}{turn}")
             seconds[rival.name].append(rival.backup(tree.root))
@@ -109,7 +111,7 @@ def measure_growth(place: Path, *, quick: bool) -> Measurement:
         tree = build(place / f"vmail{items}", accounts=items // per_account, messages=per_account, size=600)
         tree.contents.clear()
         with _daemon(place / f"d{items}", tree) as daemon, MemoryWatch(daemon.pid) as memory:
-            seconds[items] = seconds_of(daemon.wait_until_scanned())
+            seconds[items] = seconds_of(daemon.wait_until_scanned(pause=UNDISTURBED_SECONDS))
             time.sleep(0.3)
             resting[items] = resident_bytes(daemon.pid)
             peaks[items] = resident_bytes(daemon.pid, "VmHWM")

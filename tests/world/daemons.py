@@ -211,7 +211,7 @@ level = "info"
     def scan(self, **parameters: Any) -> Any:
         return self.run("backup/doSmartScan", action="start", **parameters)
 
-    def wait_until_scanned(self, seconds: float = 60.0) -> Any:
+    def wait_until_scanned(self, seconds: float = 60.0, *, pause: float = 0.05) -> Any:
         """Wait until the scans that the daemon queued by itself have ended; return the first of them."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -219,7 +219,7 @@ level = "info"
             scans = [one for one in operations if one["type"] == "doSmartScan"]
             if scans and all(one["ended"] for one in operations):
                 return scans[0]
-            time.sleep(0.05)
+            time.sleep(pause)
         raise TimeoutError(f"no scan has ended: {self.status()}")
 
     def states(self, account: str, item: str) -> list[Any]:

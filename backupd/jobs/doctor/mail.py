@@ -13,8 +13,8 @@ from pathlib import Path
 
 import msgspec
 
+from backupd.appservers.file_trees import COS_DIRECTORY, LISTS_DIRECTORY
 from backupd.appservers.naming import shown
-from backupd.appservers.registry import COS_DIRECTORY, LISTS_DIRECTORY
 from backupd.jobs.doctor import verdict
 from backupd.views import CheckView
 

@@ -182,6 +182,7 @@ class Recorder:
         )
         came_along = bodies.store_bodies(self._store, planned.groups, sifted.fresh)
         needs, joins, newest_of = list[int](), set[int](), dict[ItemKey, int]()
+        present = set[str]()
         for place, group in enumerate(planned.groups):
             key = group.transaction.key
             last = self._recent_of(key).last
@@ -193,9 +194,19 @@ class Recorder:
             newest_of[key] = group.transaction.transaction
             if self.waiting.holds(group):
                 joins.add(place)
-            elif plan.needs_reading(group, newest, self._store.keeping.has):
+            elif plan.needs_reading(group, newest, partial(self._has, present)):
                 needs.append(place)
-        return Round(len(entries), planned, needs, frozenset(joins), more=more, bodies=came_along)
+        return Round(
+            len(entries), planned, needs, frozenset(joins), more=more, bodies=came_along, present=present
+        )
+
+    def _has(self, present: set[str], digest: str) -> bool:
+        """Tell whether a content is kept already, and note it where it is kept as a blob."""
+        keeping = self._store.keeping
+        is_kept = keeping.has(digest)
+        if is_kept and not keeping.is_blobless:
+            present.add(digest)
+        return is_kept
 
     def _recollected(self) -> Recollection:
         """Look through the end of the journal, as far as it is recorded."""
@@ -316,7 +327,7 @@ class Recorder:
             elif place in round_.joins or self.waiting.holds(group):
                 self.waiting.keep_group(group, "an earlier change of the item waits")
             else:
-                self._add_state(written, group, outcome)
+                self._add_state(written, group, outcome, round_.present)
         transactions = 0
         for key, states in written.items():
             try:
@@ -338,12 +349,13 @@ class Recorder:
         written: dict[ItemKey, list[State]],
         group: Group,
         outcome: Photograph | AppServerRefused | ItemVanished | None,
+        present: set[str],
     ) -> None:
         key = group.transaction.key
         recent = self._recent_of(key)
         state = next_state(recent.last, *self._decide(group, outcome, recent.last))
         if state is not None:
-            if self._store.keeping.is_left(state, recent.last):
+            if state.digest not in present and self._store.keeping.is_left(state, recent.last):
                 state = msgspec.structs.replace(state, held=True)
             written.setdefault(key, []).append(state)
             before = recent.events if len(recent.events) < RECENT_EVENTS_MAX else frozenset[str]()

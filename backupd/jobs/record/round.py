@@ -42,5 +42,7 @@ class Round(msgspec.Struct):
     more: bool = False
     outcomes: dict[int, Outcome] = {}
     staged: list[Kept] = []
+    present: set[str] = set()
+    """Contents that were blobs already when the round began; nobody removes them before it ends."""
     bodies: dict[str, bytes] = {}
     """Contents that came along and were not stored, in blobless mode, by digest."""

@@ -274,11 +274,8 @@ class SmartScan:
     ) -> plan.AccountPlan:
         index = self._store.index
         known = {item.item: item for item in index.items(account, scope=listing.scope)}
-        for listed in listing.items:
-            if listed.item not in known:
-                elsewhere = index.item(account, listed.item)
-                if elsewhere is not None:
-                    known[listed.item] = elsewhere
+        unknown = [listed.item for listed in listing.items if listed.item not in known]
+        known |= {item.item: item for item in index.items_of(account, unknown)}
         known.pop(account, None)
         return plan.plan_account(listing, known, account=account, basis=basis, moment=moment, deep=deep)
 

@@ -133,7 +133,8 @@ def worker_pool(
 ) -> ProcessPoolExecutor:
     """Return a pool of worker processes that share nothing with this process but the disk."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    # What a worker is given is imported once, not by each of them.
+    context.set_forkserver_preload([__name__, type(reader).__module__, type(holder).__module__])
     return ProcessPoolExecutor(
         workers, mp_context=context, initializer=_begin, initargs=(reader, backup_path, level, holder)
     )

@@ -197,6 +197,23 @@ def test_items_by_scope(index):
     assert index.account_counts("alice")[1] == {"message": 1}
 
 
+def test_items_of_are_what_item_finds_one_by_one(index):
+    """Many ids at once: deleted items too, of several kinds under one id the live one, nobody else's."""
+    for number in range(1, 1204):
+        index.record(message(f"{number:05}"), [state(number, deleted=number % 3 == 0)])
+    index.record(ItemKey("alice", Kind.CONTACT, "00003"), [state(2000, Kind.CONTACT)])
+    index.record(ItemKey("alice", Kind.DOCUMENT, "00004"), [state(2001, Kind.DOCUMENT, deleted=True)])
+    index.record(ItemKey("bob", Kind.MESSAGE, "99999"), [state(2002)])
+    index.commit(0)
+    asked = [*(f"{number:05}" for number in range(1, 1203)), "99999", "nobody"]
+    found = {known.item: known for known in index.items_of("alice", asked)}
+    assert found == {item: known for item in asked if (known := index.item("alice", item)) is not None}
+    assert len(found) == 1202
+    assert found["00003"].kind is Kind.CONTACT
+    assert found["00004"].kind is Kind.MESSAGE
+    assert index.items_of("alice", []) == []
+
+
 def test_many_items_come_in_pages_and_once(index):
     """Thousands of items are yielded once each and in order, also while others are recorded."""
     for number in range(1, 2502):
