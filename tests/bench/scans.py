@@ -60,7 +60,7 @@ def measure_first_scan(place: Path, *, quick: bool) -> Measurement:
             Target.at_most_of(f"of {kind.name}'s time", ours / statistics.median(seconds[kind.name]), 0.5)
             for kind in present
         ],
-        limited_by="processor time: reading, hashing and compressing a message (150 us), recording it (80 us);"
+        limited_by="processor time: to read, hash and compress a message (150 us), to record it (80 us);"
         " a file for each content and each history",
         skipped=_nobody_else(),
     )
