@@ -6,7 +6,7 @@ import msgspec
 
 
 class ScheduledJob(msgspec.Struct, frozen=True, kw_only=True):
-    """One job. `operation` is the command it queues; `not_yet` says why it queues none.
+    """One job. `operation` is the command it queues; one without does its work itself.
 
     A `quiet` one runs so often that a missed run is no news: the next one does what it would have done.
     """
@@ -15,7 +15,6 @@ class ScheduledJob(msgspec.Struct, frozen=True, kw_only=True):
     attribute: str
     meaning: str
     operation: str = ""
-    not_yet: str = ""
     quiet: bool = False
 
 

@@ -24,12 +24,11 @@ from backupd.views import (
     SpaceView,
 )
 from backupd.volume_views import VolumeView
+from daemon.missed_runs import PURGE, SMARTSCAN, making_up, missed_runs
 from daemon.volume_condition import volume_problems
 
 LAG_SECONDS_MAX = 60.0
 SCAN_AGE_MAX = timedelta(hours=36)
-SMARTSCAN = "SmartScan"
-PURGE = "purge"
 STARTING = timedelta(seconds=5)
 """For so long after the start it is no problem that something has not begun yet."""
 
@@ -54,12 +53,6 @@ MASS_DELETION_MORE = "mass_deletion_of_more"
 NOT_HELD = "contents_not_held"
 NOT_FETCHED = "contents_not_fetched"
 """Names of problems that others ask for."""
-
-
-_MADE_UP_BY = {
-    SMARTSCAN: "backupctl backup doSmartScan start",
-    PURGE: "it runs next time; now: backupctl backup doPurge",
-}
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -204,29 +197,25 @@ def _scanner_problems(facts: Facts) -> list[Problem]:
     return found
 
 
+def runs_missed(facts: Facts) -> list[ScheduleView]:
+    """Return the jobs of which a run was missed that nothing has made up for since."""
+    done = {SMARTSCAN: facts.last_scan, PURGE: facts.last_purge}
+    return missed_runs(facts.schedules, facts.now, done=done)
+
+
 def _schedule_problems(facts: Facts) -> list[Problem]:
-    """Return the runs that were missed and that nothing has made up for since."""
     found = []
-    for job in facts.schedules:
-        done = max((moment for moment in (job.last, _done_otherwise(facts, job)) if moment), default=None)
-        if job.last_missed is None or (done is not None and done >= job.last_missed):
-            continue
-        if job.last_missed > facts.now:  # A clock that was ahead made it; it was set right since.
-            continue
+    for job in runs_missed(facts):
         following = f"; the next is at {job.next:%Y-%m-%d %H:%M} UTC" if job.next else ""
         found.append(
             _attention(
                 RUN_MISSED,
                 f"the {job.job} due at {job.last_missed:%Y-%m-%d %H:%M} UTC was missed and is not made up for"
                 f"{following}",
-                _MADE_UP_BY.get(job.job, "it runs next time"),
+                making_up(job.job),
             )
         )
     return found
-
-
-def _done_otherwise(facts: Facts, job: ScheduleView) -> datetime | None:
-    return {SMARTSCAN: facts.last_scan, PURGE: facts.last_purge}.get(job.job)
 
 
 def _intake_problems(facts: Facts) -> list[Problem]:

@@ -145,7 +145,7 @@ class Configuring:
             ScheduleView(job=job.name) if running is None else running,
             pattern=schedule.cron_pattern,
             enabled=schedule.cron_enabled,
-            note=job.not_yet or ("" if running is None else running.note),
+            note="" if running is None else running.note,
             is_inherited=resolved.is_inherited,
         )
         return SchedulesReply(level=level, subject=scopes.server, schedules=(view,))
@@ -166,7 +166,7 @@ class Configuring:
             value = msgspec.to_builtins(wanted)
             await asyncio.to_thread(self._settings.set, job.attribute, scopes, value)
         running = next((one for one in self._scheduler.jobs if one.name == job.name), None)
-        note = job.not_yet or ("" if running is None else running.note)
+        note = "" if running is None else running.note
         return DoneReply(note=f"{job.name}: {note}" if note else "")
 
     # ------------------------------------------------------------------- scopes

@@ -123,7 +123,7 @@ class Doctor:
             *standing_checks.judge_scanners(facts),
             *standing_checks.judge_runs(facts),
             standing_checks.judge_proof(facts),
-            *standing_checks.judge_schedules(status.schedules),
+            *standing_checks.judge_schedules(facts),
             *standing_checks.judge_stores(facts),
             disk.judge_space(status.space),
         ]

@@ -18,7 +18,7 @@ from daemon.services import Services
 
 WARN_SECONDS = 3_600.0
 SMARTSCAN_JOB = "SmartScan"
-NO_VOLUME = "no external volume is in use: nothing runs"
+NO_VOLUME = "nothing to do: no external volume is set"
 
 log = structlog.get_logger(__name__)
 
@@ -59,7 +59,7 @@ class Effects:
                 job.name,
                 schedule.cron_pattern,
                 enabled=schedule.cron_enabled,
-                note=job.not_yet or self._idle.get(job.name, ""),
+                note=self._idle.get(job.name, ""),
                 quiet=job.quiet,
             )
         self._store.space_threshold_bytes = wiring.space_threshold_bytes(

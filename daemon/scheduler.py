@@ -2,7 +2,8 @@
 
 A job that was due while the machine slept, while its clock was set forward past the time, or while no daemon
 ran, is not made up for: the missed runs are counted, logged and shown, and the next one is awaited. A clock
-set back by less than `BACKWARD` runs nothing twice; set back further, times are reckoned anew. Across changes
+set back by less than `BACKWARD` runs nothing twice; set back further, times are reckoned anew, and what was
+missed or run in what is the future again is forgotten. Across changes
 of daylight saving time a daily job runs once a day, as Debian's cron does: a time that does not exist moves
 to the first one that does, a time that exists twice counts the first time. Waiting is cut into pieces of
 `LOOK_SECONDS`, because timers do not count the time a machine was suspended.
@@ -40,9 +41,9 @@ log = structlog.get_logger(__name__)
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A job with a time of its own. Moments are UTC; `next` None: never (disabled, or no day fits).
+    """A job with a time of its own. Moments are UTC; `next` None: never.
 
-    `note` says why nothing happens at its times: such a job is only shown.
+    `note` says why it has nothing to do: such a job is only shown, and has no next time.
     """
 
     name: str
@@ -87,6 +88,15 @@ def runs_between(pattern: str, after: datetime, until: datetime, zone: tzinfo) -
         if moment > after:
             found.append(moment)
     return found
+
+
+def run_before(pattern: str, moment: datetime, zone: tzinfo) -> datetime | None:
+    """Return the last moment not later than `moment` that a pattern names in a zone, if there is one."""
+    for run in CronSim(pattern, (moment + timedelta(seconds=1)).astimezone(zone), reverse=True):
+        found = run.astimezone(UTC)
+        if found <= moment:
+            return found
+    return None
 
 
 def local_zone(environ: Mapping[str, str] | None = None, localtime: Path = Path("/etc/localtime")) -> tzinfo:
@@ -175,7 +185,8 @@ class Scheduler:
         job = self._jobs.get(name) or self._remembered(name, pattern, enabled=enabled, note=note)
         unchanged = job.next is not None and (job.pattern, job.enabled) == (pattern, enabled)
         if not unchanged:
-            when = next_run(pattern, self._clock.now(), self._zone) if enabled else None
+            will_run = enabled and not job.note
+            when = next_run(pattern, self._clock.now(), self._zone) if will_run else None
             job = msgspec.structs.replace(job, pattern=pattern, enabled=enabled, next=when)
             log.info("job_scheduled", job=name, pattern=pattern, enabled=enabled, next=when)
         self._jobs[name] = job
@@ -188,6 +199,7 @@ class Scheduler:
         if kept is None:
             return Job(name=name, pattern=pattern, note=note)
         now = self._clock.now()
+        kept = self._as_known_at(now, kept)
         is_same = not note and enabled and (kept.pattern, kept.enabled) == (pattern, True)
         if is_same and kept.next is not None and kept.next <= now:
             if now - kept.next <= LATE:
@@ -202,6 +214,16 @@ class Scheduler:
         missed = [due, *runs_between(job.pattern, due, now, self._zone)]
         log.warning("run_missed", job=job.name, due=due, runs=len(missed))
         return msgspec.structs.replace(job, missed=job.missed + len(missed), last_missed=missed[-1])
+
+    def _as_known_at(self, now: datetime, job: Job) -> Job:
+        """Return a job without what a clock told that was ahead: runs in what is the future again."""
+        last = None if job.last is not None and job.last > now else job.last
+        if job.last_missed is None or job.last_missed <= now:
+            return msgspec.structs.replace(job, last=last)
+        never_were = len(runs_between(job.pattern, now, job.last_missed, self._zone))
+        missed = max(0, job.missed - never_were)
+        last_missed = run_before(job.pattern, now, self._zone) if missed else None
+        return msgspec.structs.replace(job, last=last, missed=missed, last_missed=last_missed)
 
     def remove(self, name: str) -> None:
         """Forget a job; nothing happens where there is none."""
@@ -220,14 +242,11 @@ class Scheduler:
         if self._latest - now > BACKWARD:
             log.warning("clock_set_back", seconds=(self._latest - now).total_seconds())
             for job in self.jobs:
-                self._await_next(job, now)
+                self._await_next(self._as_known_at(now, job), now)
             self._latest = now
         self._latest = max(self._latest, now)
         for job in self.jobs:
             if job.next is None or job.next > now:
-                continue
-            if job.note:
-                self._await_next(job, now)
                 continue
             if now - job.next > LATE:
                 self._await_next(self._with_missed(job, job.next, now), now)

@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 
 from backupd.jobs.doctor import verdict
 from backupd.operations import OperationStatus
-from backupd.views import CheckView, GapView, OperationView, ScheduleView
-from daemon.condition import LAG_SECONDS_MAX, SCAN_AGE_MAX, STARTING, Facts
+from backupd.views import CheckView, GapView, OperationView
+from daemon.condition import LAG_SECONDS_MAX, SCAN_AGE_MAX, STARTING, Facts, runs_missed
+from daemon.missed_runs import making_up
 from daemon.standing import DRILL_TYPE
 from daemon.subscription import SubscriptionStatus
 
@@ -84,16 +85,19 @@ def judge_session(status: SubscriptionStatus | None, *, embedded: bool) -> list[
     return [verdict.ok(name, f"{how}{since}, {taken}")]
 
 
-def judge_schedules(schedules: Sequence[ScheduleView]) -> list[CheckView]:
-    """Judge the jobs that run by themselves."""
+def judge_schedules(facts: Facts) -> list[CheckView]:
+    """Judge the jobs that run by themselves; those that have nothing to do are left out."""
     name = "schedules"
-    found = []
-    missed = [f"{one.job} ({one.missed:,})" for one in schedules if one.missed]
-    if missed:
-        text = f"runs were missed while the machine slept or its clock was set: {', '.join(missed)}"
-        cure = "they are not made up for: backupctl backup doSmartScan start"
-        found.append(verdict.warning(name, text, cure))
-    never = [one.job for one in schedules if one.enabled and one.next is None and not one.note]
+    schedules = [one for one in facts.schedules if not one.note]
+    found = [
+        verdict.warning(
+            name,
+            f"the {one.job} due at {one.last_missed:%Y-%m-%d %H:%M} UTC was missed and is not made up for",
+            making_up(one.job),
+        )
+        for one in runs_missed(facts)
+    ]
+    never = [one.job for one in schedules if one.enabled and one.next is None]
     if never:
         text = f"on, but no day fits their pattern: {', '.join(never)}"
         found.append(verdict.warning(name, text, "correct the pattern: backupctl config dump global"))

@@ -80,7 +80,7 @@ def _machine(status: StatusReply) -> Sequence[tuple[str, str]]:
 
 
 def _next_runs(status: StatusReply) -> Sequence[tuple[str, str]]:
-    """Return a line for each job that will run, one for those turned off, one for what is still to come."""
+    """Return a line for each job that will run, one for those turned off, and those with nothing to do."""
     able = [one for one in status.schedules if not one.note]
     coming = sorted((one.next, one.job) for one in able if one.enabled and one.next is not None)
     lines = [f"{local(moment)}  {visible(job)}" for moment, job in coming]
@@ -88,9 +88,7 @@ def _next_runs(status: StatusReply) -> Sequence[tuple[str, str]]:
     resting = [visible(one.job) for one in able if one.job not in jobs]
     if resting:
         lines.append(f"never: {', '.join(resting)}")
-    later = [visible(one.job) for one in status.schedules if one.note]
-    if later:
-        lines.append(f"not in this version: {', '.join(later)}")
+    lines += [visible(f"{one.job}: {one.note}") for one in status.schedules if one.note]
     return [("" if number else "next runs", line) for number, line in enumerate(lines)]
 
 

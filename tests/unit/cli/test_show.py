@@ -301,16 +301,16 @@ def test_services_and_schedules_say_how_they_stand():
 
 
 async def test_a_status_has_a_line_for_each_job_that_runs():
-    """Jobs stand in lines by when they run next; those turned off in one, those still to come in another."""
+    """Jobs stand in lines by when they run next; those turned off in one, one with nothing to do says why."""
     jobs = [ScheduleView(job=name, next=NOON) for name in ("SmartScan", "configurationDump")]
     rest = (
         ScheduleView(job="drill", enabled=False),
-        ScheduleView(job="purge", next=NOON, note="nothing runs"),
+        ScheduleView(job="upload", note="nothing to do: no volume"),
     )
     status = msgspec.structs.replace(await World().status(), schedules=(*jobs, *rest))
-    marks = (local(NOON) + "  ", "never:", "not in this version:")
+    marks = (local(NOON) + "  ", "never:", "upload: nothing to do: no volume")
     lines = [line for line in shown(status).splitlines() if any(mark in line for mark in marks)]
-    assert [line.split()[-1] for line in lines] == ["SmartScan", "configurationDump", "drill", "purge"]
+    assert [line.split()[-1] for line in lines] == ["SmartScan", "configurationDump", "drill", "volume"]
 
 
 def test_tables_that_do_not_fit_become_blocks():

@@ -123,3 +123,14 @@ def test_what_a_clock_that_was_ahead_missed_is_not_told() -> None:
     """A run that was missed in what is the future again, since the clock was set right, is no problem."""
     ahead = ScheduleView(job="SmartScan", last_missed=START + timedelta(days=30))
     assert problems(well(START, schedules=(ahead,))) == []
+
+
+def test_a_success_under_a_clock_that_was_ahead_makes_up_for_nothing() -> None:
+    """What claims to be of the future hides no run that was missed since; a job turned off is left alone."""
+    missed = ScheduleView(
+        job="SmartScan", last_missed=START - timedelta(hours=1), last=START + timedelta(days=9)
+    )
+    ahead = well(START, schedules=(missed,), last_scan=START + timedelta(days=9))
+    assert RUN_MISSED in [one.name for one in problems(ahead)]
+    off = (msgspec.structs.replace(missed, enabled=False),)
+    assert RUN_MISSED not in [one.name for one in problems(msgspec.structs.replace(ahead, schedules=off))]

@@ -79,7 +79,7 @@ async def test_the_log_level(world: EffectsWorld) -> None:
 
 
 async def test_every_job_is_scheduled_as_its_attribute_says(world: EffectsWorld) -> None:
-    """Each job has its time; one that has nothing to do yet says so; a change of one counts for that one."""
+    """Each job has its time; one that has nothing to do says so; a change of one counts for that one."""
     jobs = {job.name: job for job in world.scheduler.jobs}
     assert jobs.keys() == {job.name for job in JOBS}
     defaults = {row.name: row.default for row in TABLE}
@@ -88,8 +88,8 @@ async def test_every_job_is_scheduled_as_its_attribute_says(world: EffectsWorld)
         assert isinstance(schedule, dict)
         assert jobs[row.name].pattern == schedule["cron-pattern"]
         assert jobs[row.name].enabled == schedule["cron-enabled"]
-        assert jobs[row.name].note == (NO_VOLUME if row.name == METADATA_UPLOAD else row.not_yet)
-        assert bool(row.operation) != bool(row.not_yet) or row.name == METADATA_UPLOAD
+        assert jobs[row.name].note == (NO_VOLUME if row.name == METADATA_UPLOAD else "")
+        assert bool(row.operation) == (row.name != METADATA_UPLOAD)
     world.set("backupSmartScanScheduler", {"cron-enabled": True, "cron-pattern": "30 2 * * *"})
     assert next(job for job in world.scheduler.jobs if job.name == "SmartScan").pattern == "30 2 * * *"
 

@@ -175,4 +175,4 @@ def test_the_scan_of_the_same_minute_comes_first() -> None:
     names = [job.name for job in JOBS]
     assert names.index("SmartScan") < names.index("purge")
     purge = next(job for job in JOBS if job.name == "purge")
-    assert (purge.operation, purge.not_yet) == ("doPurge", "")
+    assert purge.operation == "doPurge"

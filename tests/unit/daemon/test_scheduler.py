@@ -324,7 +324,7 @@ async def test_a_scheduler_that_is_held_starts_nothing_and_counts() -> None:
 
 
 async def test_a_job_with_a_note_is_only_shown() -> None:
-    """It has a next time, is never started, misses nothing and is not written down."""
+    """It has no next time, is never started, misses nothing and is not written down."""
     kept = Kept()
     clock, started = FakeClock(datetime(2026, 11, 24, 2, 59, tzinfo=UTC)), list[str]()
 
@@ -340,6 +340,31 @@ async def test_a_job_with_a_note_is_only_shown() -> None:
         await clock.advance(60)
         running.cancel()
     (job,) = scheduler.jobs
-    assert (started, job.missed, kept.writes) == ([], 0, 0)
-    assert job.next is not None
-    assert job.next > clock.now() - timedelta(seconds=61)
+    assert (started, job.missed, kept.writes, job.next) == ([], 0, 0, None)
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+async def test_what_a_clock_that_was_ahead_missed_is_forgotten(*, restarts: bool) -> None:
+    """A year ahead counts many runs as missed; set right, also over a restart, only the true one stays."""
+    kept, begun = Kept(), datetime(2026, 11, 23, 21, tzinfo=UTC)
+    clock = FakeClock(begun)
+    scheduler = Scheduler(_nothing, clock=clock, zone=BERLIN, ledger=kept)
+    scheduler.set("SmartScan", "0 4 * * *")
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(scheduler.run())
+        await clock.advance(60)
+        clock.jump(365 * 86_400)
+        await clock.advance(60)
+        assert scheduler.jobs[0].missed == 365
+        await until_kept(kept, scheduler)
+        # Set right 7 hours later: 04:00 in Berlin has truly passed meanwhile.
+        clock.jump(7 * HOUR - 365 * 86_400)
+        if not restarts:
+            await clock.advance(60)
+        running.cancel()
+    job = scheduler.jobs[0] if not restarts else (await lived(kept, clock.now(), 60))[0]
+    assert (job.missed, job.last_missed) == (1, datetime(2026, 11, 24, 3, tzinfo=UTC))
+    assert job.next == datetime(2026, 11, 25, 3, tzinfo=UTC)
+
+
+async def _nothing(_name: str) -> None: ...

@@ -161,15 +161,20 @@ def test_a_short_session_does_not_matter_where_the_broker_is_embedded():
     [
         ({}, OK, "next SmartScan 2026-11-24"),
         ({"enabled": False, "next": None}, OK, "off: SmartScan"),
-        ({"missed": 2}, WARNING, "SmartScan (2)"),
+        ({"missed": 2, "last_missed": NOW}, WARNING, "the SmartScan due at 2026-11-23 20:55 UTC was missed"),
+        ({"missed": 2, "last_missed": NOW}, WARNING, "backupctl backup doSmartScan start"),
+        ({"missed": 2, "last_missed": NOW - timedelta(hours=2)}, OK, "next SmartScan"),
+        ({"missed": 2, "last_missed": NOW - timedelta(hours=1), "last": NOW}, OK, "next SmartScan"),
+        ({"missed": 365, "last_missed": NOW + timedelta(days=300)}, OK, "next SmartScan"),
         ({"next": None}, WARNING, "no day fits"),
-        ({"next": None, "note": "nothing runs yet"}, OK, "nothing runs by itself"),
+        ({"next": None, "note": "nothing to do"}, OK, "nothing runs by itself"),
     ],
 )
 def test_schedules(changes: dict[str, Any], outcome: Outcome, word: str):
-    """Missed runs and patterns of no day are warnings; what is off is told."""
+    """A missed run is a warning until it was made up for, as is a pattern of no day; what is off is told."""
     view = ScheduleView(job="SmartScan", pattern="0 4 * * *", next=NOW + timedelta(hours=7))
-    checks = standing_checks.judge_schedules([msgspec.structs.replace(view, **changes)])
+    schedules = (msgspec.structs.replace(view, **changes),)
+    checks = standing_checks.judge_schedules(facts(schedules=schedules))
     judged(checks, "schedules", outcome, word)
 
 
