@@ -27,7 +27,10 @@ class ProgressView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OperationView(msgspec.Struct, frozen=True, kw_only=True):
-    """One operation. `errors` are the first of `errors_total` sentences about items that failed."""
+    """One operation. `errors` are the first of `errors_total` sentences about items that failed.
+
+    `hint` says what to do where it failed.
+    """
 
     uuid: str
     type: str
@@ -39,6 +42,7 @@ class OperationView(msgspec.Struct, frozen=True, kw_only=True):
     ended: datetime | None = None
     progress: ProgressView = ProgressView()
     verdict: str = ""
+    hint: str = ""
     errors: tuple[str, ...] = ()
     errors_total: int = 0
 

@@ -12,7 +12,6 @@ from datetime import datetime, timedelta
 import msgspec
 
 from backupd.keeping_views import BloblessView, CoherencyView, SuspensionView
-from backupd.operations import OperationStatus
 from backupd.views import (
     BrokerView,
     GapView,
@@ -24,6 +23,8 @@ from backupd.views import (
     SpaceView,
 )
 from backupd.volume_views import VolumeView
+from daemon.failures import failing_scan, failures
+from daemon.keeping_condition import blobless_problems, coherency_problems, loss_problems
 from daemon.missed_runs import PURGE, SMARTSCAN, making_up, missed_runs
 from daemon.volume_condition import volume_problems
 
@@ -32,8 +33,11 @@ SCAN_AGE_MAX = timedelta(hours=36)
 STARTING = timedelta(seconds=5)
 """For so long after the start it is no problem that something has not begun yet."""
 
-SUSPENSIONS_MAX = 5
-"""So many accounts whose retention is suspended are told one by one."""
+MISSED = "changes may have been missed"
+"""The detail of a gap of which no more is known."""
+
+FAILURES_MAX = 5
+"""So many failed operations are told one by one, the latest."""
 
 NO_BACKUP = "no_backup"
 INTAKE_PAUSED = "intake_paused"
@@ -41,17 +45,12 @@ RECORDING_PAUSED = "recording_paused"
 SPACE_LOW = "space_low"
 BACKUP_PATH_GONE = "backup_path_gone"
 DAMAGED = "damaged"
-COHERENCY = "coherency"
 GAP = "gap"
 OPERATION_FAILED = "operation_failed"
 UNSENT = "notifications_unsent"
 RUN_MISSED = "run_missed"
 SERVICES_STOPPED = "services_stopped"
 CLOCK_IN_DOUBT = "clock_in_doubt"
-MASS_DELETION = "mass_deletion"
-MASS_DELETION_MORE = "mass_deletion_of_more"
-NOT_HELD = "contents_not_held"
-NOT_FETCHED = "contents_not_fetched"
 """Names of problems that others ask for."""
 
 
@@ -100,8 +99,8 @@ def problems(facts: Facts) -> list[Problem]:
         *_intake_problems(facts),
         *_store_problems(facts),
         *volume_problems(facts.volume, facts.now),
-        *_loss_problems(facts),
-        *_blobless_problems(facts.blobless),
+        *loss_problems(facts.suspensions),
+        *blobless_problems(facts.blobless),
     ]
     return sorted(found, key=lambda problem: problem.severity is not Severity.DANGER)
 
@@ -247,11 +246,12 @@ def _intake_problems(facts: Facts) -> list[Problem]:
         )
     for gap in facts.gaps[:3]:
         whose = f"account {gap.account_name or gap.account}" if gap.account else "all accounts"
+        detail = "" if gap.detail == MISSED else f": {gap.detail}"
         found.append(
             _attention(
                 GAP,
-                f"changes of {whose} may have been missed ({gap.reason}): {gap.detail}",
-                "a scan heals this by itself",
+                f"changes of {whose} may have been missed ({gap.reason}){detail}",
+                how_healed(facts, gap),
             )
         )
     if facts.waiting_photographs:
@@ -263,6 +263,14 @@ def _intake_problems(facts: Facts) -> list[Problem]:
             )
         )
     return found
+
+
+def how_healed(facts: Facts, gap: GapView) -> str:
+    """Return what heals a gap, or that the scan that should does not succeed."""
+    failing = failing_scan(facts.last_operations, gap.account)
+    if failing is None:
+        return "a scan heals this by itself"
+    return f"the scan that would heal it fails, and is tried again by itself: {what_to_do(failing)}"
 
 
 def _store_problems(facts: Facts) -> list[Problem]:
@@ -284,7 +292,7 @@ def _store_problems(facts: Facts) -> list[Problem]:
         _danger(DAMAGED, f"damaged: {sentence}", "the rest of the backup goes on; keep the file for repair")
         for sentence in facts.damaged[:5]
     ]
-    found += _coherency_problems(facts)
+    found += coherency_problems(facts.coherency, facts.backup_path)
     if facts.config_trouble:
         found.append(
             _attention(
@@ -301,76 +309,39 @@ def _store_problems(facts: Facts) -> list[Problem]:
                 "mend [metrics] listen; it is tried again by itself, and the control socket has them too",
             )
         )
-    for operation in facts.last_operations:
-        if operation.status in {OperationStatus.FAILED, OperationStatus.INTERRUPTED}:
-            found.append(
-                _attention(
-                    OPERATION_FAILED,
-                    f"the last {operation.type} {operation.status.value}: {operation.verdict}",
-                    f"backupctl backup monitor {operation.uuid}",
-                )
-            )
+    found += _failure_problems(facts)
     if facts.unsent:
         hint = "it is tried again by itself for a day; backupctl core getNotification lists them"
         found.append(_attention(UNSENT, f"admins are not told: {facts.unsent}", hint))
     return found
 
 
-def _loss_problems(facts: Facts) -> list[Problem]:
-    """Return a problem for each account whose retention is suspended, and one for those beyond a few."""
+def _failure_problems(facts: Facts) -> list[Problem]:
+    failed = failures(facts.last_operations)
     found = [
         _attention(
-            MASS_DELETION,
-            f"retention of {one.name} is suspended since {one.since:%Y-%m-%d %H:%M} UTC: {one.sentence}",
-            "nothing of it is purged; bring back what is missed, and once all is well: "
-            f"backupctl backup doResumeRetention {one.id}",
+            OPERATION_FAILED,
+            f"the last {one.type} {one.status.value}: {verdict_of(one)}",
+            what_to_do(one),
         )
-        for one in facts.suspensions[:SUSPENSIONS_MAX]
+        for one in failed[-FAILURES_MAX:]
     ]
-    more = len(facts.suspensions) - SUSPENSIONS_MAX
+    more = len(failed) - FAILURES_MAX
     if more > 0:
-        hint = "backupctl backup getSuspendedRetention lists them"
-        found.append(
-            _attention(MASS_DELETION_MORE, f"retention of {more:,} more accounts is suspended", hint)
-        )
+        hint = "backupctl backup getAllOperations verbose true"
+        found.append(_attention(OPERATION_FAILED, f"{more:,} more operations failed", hint))
     return found
 
 
-def _blobless_problems(mode: BloblessView) -> list[Problem]:
-    found = []
-    if mode.trouble:
-        found.append(
-            _attention(
-                NOT_HELD,
-                f"blobless mode is set and not in force: {mode.trouble}",
-                "contents are stored in the Backup Path meanwhile; mend it, or turn backupBloblessMode off",
-            )
-        )
-    if mode.not_fetched:
-        found.append(
-            _attention(
-                NOT_FETCHED,
-                f"the contents of {mode.not_fetched:,} items are not in the backup yet: the AppServer alone"
-                " holds them since blobless mode",
-                "backupctl backup doSmartScan start deep true",
-            )
-        )
-    return found
+def verdict_of(failed: OperationView) -> str:
+    """Return the verdict of a failed operation without the advice, which stands by itself."""
+    return failed.verdict.removesuffix(f" ({failed.hint})") or "without a verdict"
 
 
-def _coherency_problems(facts: Facts) -> list[Problem]:
-    known = facts.coherency
-    if not known.findings:
-        return []
-    tell = _danger if known.dangers else _attention
-    return [
-        tell(
-            COHERENCY,
-            f"the coherency check found: {known.words}",
-            "backupctl backup getCoherencyFindings says what each means; "
-            f"backupctl backup doCoherencyCheck {facts.backup_path} fixBackup true mends what can be mended",
-        )
-    ]
+def what_to_do(failed: OperationView) -> str:
+    """Return the cure of a failed operation: what it advised itself, and where its errors are listed."""
+    monitor = f"backupctl backup monitor {failed.uuid}"
+    return f"{failed.hint}; its errors: {monitor}" if failed.hint else monitor
 
 
 def _danger(name: str, message: str, hint: str) -> Problem:

@@ -10,6 +10,7 @@ import structlog
 from backupd.clock import Clock
 from backupd.errors import BackupdError
 from backupd.store.ledger import Ledger
+from daemon.condition import MISSED
 
 RETRY_SECONDS = 5.0
 
@@ -39,7 +40,7 @@ class Gaps:
 
     async def missed(self, account: str, reason: str) -> None:
         """Open a gap of an account whose changes may have been missed."""
-        await self.open(reason, "changes may have been missed", account)
+        await self.open(reason, MISSED, account)
 
     def open_soon(self, reason: str, detail: str) -> None:
         """Have a gap of the whole server opened, for as long as that takes."""

@@ -19,7 +19,7 @@ from backupd.operations import Operation, OperationStatus
 from backupd.parameters import is_e_mail
 from backupd.store.ledger import Gap
 from backupd.views import Problem, ScheduleView, Severity
-from daemon import condition
+from daemon import condition, keeping_condition
 from daemon.healing import HEALING
 from daemon.subscription import EMBEDDED_RESTART
 
@@ -54,8 +54,8 @@ LEVEL_OF_PROBLEM = {
     condition.SPACE_LOW: Level.CRITICAL,
     condition.BACKUP_PATH_GONE: Level.CRITICAL,
     condition.DAMAGED: Level.ERROR,
-    condition.MASS_DELETION: Level.CRITICAL,
-    condition.MASS_DELETION_MORE: Level.CRITICAL,
+    keeping_condition.MASS_DELETION: Level.CRITICAL,
+    keeping_condition.MASS_DELETION_MORE: Level.CRITICAL,
 }
 """Problems with a level of their own; of others a danger is an error and what wants attention a warning."""
 

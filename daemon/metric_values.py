@@ -16,6 +16,7 @@ from backupd.views import Problem, Severity
 from backupd.volume_views import MetadataView, VolumeView
 from backupd.volumes.counting import CALLS
 from daemon.condition import CLOCK_IN_DOUBT
+from daemon.failures import failures, last_of_each
 from daemon.freshness import Freshness
 from daemon.scheduler import Job
 from daemon.standing import Survey
@@ -139,10 +140,10 @@ def _operations(survey: Survey) -> Iterator[Value]:
     yield "operations_running", (), len(running)
     for one in running:
         yield "operation_running_seconds", (one.type,), _age(survey.status.now, one.started)
-    ended = {one.type: one for one in sorted(operations, key=_end) if one.has_ended}
-    for type_, one in sorted(ended.items()):
-        failed = one.status in {OperationStatus.FAILED, OperationStatus.INTERRUPTED}
-        yield "operation_last_failed", (type_,), failed
+    last = last_of_each(operations)
+    failed = {one.type for one in failures(last)}
+    for type_ in sorted({one.type for one in operations if one.has_ended}):
+        yield "operation_last_failed", (type_,), type_ in failed
     succeeded = {
         one.type: one
         for one in sorted(operations, key=_end)

@@ -22,7 +22,7 @@ from backupd.control import StatusReply
 from backupd.errors import BackupdError
 from backupd.store.ledger import Gap, Ledger
 from backupd.views import Problem, ScheduleView
-from daemon import condition, messages
+from daemon import condition, keeping_condition, messages
 from daemon.delivery import Notification
 from daemon.messages import Level, Message
 
@@ -207,7 +207,7 @@ class NewsWatch:
 
 def about_of(problem: Problem) -> str:
     """Return what names a problem from look to look, though the figures in its sentence change."""
-    if problem.name in {condition.DAMAGED, condition.MASS_DELETION}:
+    if problem.name in {condition.DAMAGED, keeping_condition.MASS_DELETION}:
         return f"{problem.name}: {problem.message}"
     return problem.name or re.sub(r"\d[\d,.]*", "#", problem.message.partition(": ")[0])
 

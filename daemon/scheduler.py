@@ -223,6 +223,8 @@ class Scheduler:
         never_were = len(runs_between(job.pattern, now, job.last_missed, self._zone))
         missed = max(0, job.missed - never_were)
         last_missed = run_before(job.pattern, now, self._zone) if missed else None
+        if last_missed is not None and last is not None and last >= last_missed:
+            last_missed = None  # That one was run, by a clock that was right.
         return msgspec.structs.replace(job, last=last, missed=missed, last_missed=last_missed)
 
     def remove(self, name: str) -> None:

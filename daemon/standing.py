@@ -20,9 +20,10 @@ from backupd.store.protections import Protections
 from backupd.store.store import Store
 from backupd.views import BrokerView, CountView, GapView, OperationView, RecorderView, ScannerView, SpaceView
 from backupd.volume_views import VolumeView
-from daemon import coherency, condition, views
+from daemon import coherency, condition, keeping_condition, views
 from daemon.doubts import Doubts
 from daemon.enrolling import Enrolling
+from daemon.failures import SCAN_TYPES, last_of_each
 from daemon.freshness import Doubt, Freshness, base_moment, freshness
 from daemon.operations_queue import OperationsQueue
 from daemon.protecting import suspension_views
@@ -35,7 +36,6 @@ from daemon.subscription import SubscriptionStatus
 
 GAPS_SHOWN_MAX = 20
 DRILL_TYPE = "doRestoreDrill"
-SCAN_TYPES = frozenset({"doSmartScan", "doAccountScan"})
 
 
 class Survey(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,7 +138,7 @@ class Standing:
             recorder=recorder,
             waiting_photographs=stored.waiting,
             gaps=stored.gaps,
-            last_operations=_last_of_each_type(operations),
+            last_operations=last_of_each(operations),
             damaged=self._store.damaged,
             space=stored.space,
             backup_path_trouble=stored.backup_path_trouble,
@@ -257,7 +257,7 @@ class Standing:
             legal_holds=len(protected.holds),
             all_held=protected.everyone is not None,
             suspensions=suspension_views(
-                store, list(protected.suspensions.values()), named_max=condition.SUSPENSIONS_MAX
+                store, list(protected.suspensions.values()), named_max=keeping_condition.SUSPENSIONS_MAX
             ),
             not_enabled=len(self._enrolling.left_out),
             last_scan=info.last_scan,
@@ -343,12 +343,6 @@ def _backup_path_trouble(store: Store) -> str:
     except OSError as error:
         return f"the Backup Path {store.layout.root} can't be read: {error.strerror}"
     return ""
-
-
-def _last_of_each_type(operations: list[OperationView]) -> list[OperationView]:
-    """Return the last ended operation of each type: a failure that a later success mended is none."""
-    last = {one.type: one for one in operations if one.has_ended}
-    return list(last.values())
 
 
 def _last_success(operations: list[OperationView], type_: str) -> datetime | None:

@@ -6,9 +6,19 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from backupd.jobs.doctor import verdict
-from backupd.operations import OperationStatus
 from backupd.views import CheckView, GapView, OperationView
-from daemon.condition import LAG_SECONDS_MAX, SCAN_AGE_MAX, STARTING, Facts, runs_missed
+from daemon.condition import (
+    FAILURES_MAX,
+    LAG_SECONDS_MAX,
+    SCAN_AGE_MAX,
+    STARTING,
+    Facts,
+    how_healed,
+    runs_missed,
+    verdict_of,
+    what_to_do,
+)
+from daemon.failures import SMARTSCAN_TYPE, failures
 from daemon.missed_runs import making_up
 from daemon.standing import DRILL_TYPE
 from daemon.subscription import SubscriptionStatus
@@ -110,42 +120,50 @@ def judge_schedules(facts: Facts) -> list[CheckView]:
 
 
 def judge_runs(facts: Facts) -> list[CheckView]:
-    """Judge the last scan and the last operation of each type."""
-    found = []
-    start = "backupctl backup doSmartScan start"
-    if facts.last_scan is None:
-        if facts.scanning:
-            found.append(verdict.warning("last scan", "the first scan runs", "wait: backupctl status"))
-        else:
-            text = "no SmartScan has succeeded yet: the backup is incomplete"
-            found.append(verdict.critical("last scan", text, f"{start}; backupctl backup getAllOperations"))
-    else:
-        age = facts.now - facts.last_scan
-        text = f"the last SmartScan succeeded {_ago(age)} ago, {facts.last_scan:%Y-%m-%d %H:%M} UTC"
-        if age > SCAN_AGE_MAX and facts.smartscan_enabled and not facts.scanning:
-            found.append(verdict.warning("last scan", text, start))
-        else:
-            found.append(verdict.ok("last scan", text))
-    failed = [one for one in facts.last_operations if one.status in _BAD]
+    """Judge the last scan and the last operation of each type; of account scans, of each account."""
+    failed = failures(facts.last_operations)
+    found = [_judge_scan(facts, next((one for one in failed if one.type == SMARTSCAN_TYPE), None))]
+    others = [one for one in failed if one.type != SMARTSCAN_TYPE]
     found += [
         verdict.warning(
-            "operations",
-            f"the last {one.type} {one.status.value}: {one.verdict or 'without a verdict'}",
-            f"backupctl backup monitor {one.uuid}",
+            "operations", f"the last {one.type} {one.status.value}: {verdict_of(one)}", what_to_do(one)
         )
-        for one in failed
+        for one in others[-FAILURES_MAX:]
     ]
-    if not failed:
-        found.append(verdict.ok("operations", _told_operations(facts.last_operations)))
+    if len(others) > FAILURES_MAX:
+        text = f"{len(others) - FAILURES_MAX:,} more operations failed"
+        found.append(verdict.warning("operations", text, "backupctl backup getAllOperations verbose true"))
+    if not others:
+        well = [one for one in facts.last_operations if one not in failed]
+        found.append(verdict.ok("operations", _told_operations(well)))
     return found
+
+
+def _judge_scan(facts: Facts, failed: OperationView | None) -> CheckView:
+    name, start = "last scan", "backupctl backup doSmartScan start"
+    if facts.last_scan is None:
+        text = "no SmartScan has succeeded yet: the backup is incomplete"
+        if facts.scanning:
+            return verdict.warning(name, "the first scan runs", "wait: backupctl status")
+        if failed is None:
+            return verdict.critical(name, text, f"{start}; backupctl backup getAllOperations")
+        text = f"{text}; the last one {failed.status.value}: {verdict_of(failed)}"
+        return verdict.critical(name, text, what_to_do(failed))
+    age = facts.now - facts.last_scan
+    if failed is not None:
+        since = f"the last that succeeded is of {_ago(age)} ago"
+        text = f"the last SmartScan {failed.status.value}, {since}: {verdict_of(failed)}"
+        return verdict.warning(name, text, what_to_do(failed))
+    text = f"the last SmartScan succeeded {_ago(age)} ago, {facts.last_scan:%Y-%m-%d %H:%M} UTC"
+    if age > SCAN_AGE_MAX and facts.smartscan_enabled and not facts.scanning:
+        return verdict.warning(name, text, start)
+    return verdict.ok(name, text)
 
 
 def judge_proof(facts: Facts) -> CheckView:
     """Judge whether, and when last, it was proven that the backup can be restored."""
     name, drill = "proven restore", "backupctl backup doRestoreDrill --sync"
-    failed = next(
-        (one for one in facts.last_operations if one.type == DRILL_TYPE and one.status in _BAD), None
-    )
+    failed = next((one for one in failures(facts.last_operations) if one.type == DRILL_TYPE), None)
     proven = facts.last_proven_restore
     last = "none has succeeded yet" if proven is None else f"the last that succeeded is of {proven:%Y-%m-%d}"
     if failed is not None:
@@ -217,11 +235,7 @@ def _judge_gaps(facts: Facts) -> CheckView:
         return verdict.ok("gaps", "none: no change is known to have been missed")
     named = [f"{_whose(gap)} since {gap.opened:%Y-%m-%d %H:%M} UTC ({gap.reason})" for gap in facts.gaps]
     text = f"changes may have been missed: {verdict.some(named, len(named), shown_max=GAPS_NAMED_MAX)}"
-    cure = "a scan heals this by itself; if it stays, see why scans fail: backupctl backup getAllOperations"
-    return verdict.warning("gaps", text, cure)
-
-
-_BAD = frozenset({OperationStatus.FAILED, OperationStatus.INTERRUPTED})
+    return verdict.warning("gaps", text, how_healed(facts, facts.gaps[0]))
 
 
 def _told_operations(operations: Sequence[OperationView]) -> str:

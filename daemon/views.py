@@ -54,6 +54,7 @@ def operation_view(operation: Operation) -> OperationView:
             remaining_seconds=progress.remaining_seconds,
         ),
         verdict=f"{operation.verdict} ({operation.hint})" if operation.hint else operation.verdict,
+        hint=operation.hint,
         errors=tuple(str(one) for one in operation.errors),
         errors_total=operation.errors_total,
     )

@@ -31,19 +31,24 @@ class Fetched(msgspec.Struct, kw_only=True):
     failed: int = 0
     released: int = 0
 
-    def sentence(self) -> str:
-        """Return what to add to a verdict; empty where there was nothing to do."""
-        if not self.contents and not self.failed:
-            return ""
-        failed = f", {self.failed:,} could not be fetched" if self.failed else ""
-        return f"; {self.contents:,} held contents fetched into the backup{failed}"
+
+def count_held(store: Store) -> int:
+    """Return how many contents only the AppServer holds; 0 in blobless mode, or where nothing can be held.
+
+    Blocks. Raises `AppServerUnavailable`.
+    """
+    keeping = store.keeping
+    if keeping.holder is None or keeping.is_blobless:
+        return 0
+    return sum(1 for _ in keeping.not_fetched(store.index.known_blob))
 
 
-async def fetch_held(run: Run, store: Store, began: datetime) -> Fetched:
+async def fetch_held(run: Run, store: Store, began: datetime, left_before: int = 0) -> Fetched:
     """Fetch what is held and no blob, then let go what the Backup Path has; `began` is when the scan did.
 
-    Nothing is done in blobless mode, or where nothing can be held. Raises `OperationStopped`,
-    `SpaceExhausted`, `AppServerUnavailable`, `VolumeError`.
+    `left_before` says how many were held alone before the scan: those that it stored by itself, because their
+    items are still there, count as fetched. Nothing is done in blobless mode, or where nothing can be held.
+    Raises `OperationStopped`, `SpaceExhausted`, `AppServerUnavailable`, `VolumeError`.
     """
     fetched = Fetched()
     keeping = store.keeping
@@ -58,6 +63,7 @@ async def fetch_held(run: Run, store: Store, began: datetime) -> Fetched:
             log.error("held_content_lost", digest=digest, reason=reason)
         fetched.failed += len(failed)
         fetched.contents += len(group) - len(failed)
+    fetched.contents = max(fetched.contents, left_before - fetched.failed)
     keeping.left = fetched.failed
     if keeping.is_blobless:
         return fetched  # Turned on again meanwhile: what is held stays.

@@ -20,7 +20,7 @@ from backupd.enrolment import Enrolment, Everyone
 from backupd.errors import AppServerRefused, AppServerUnavailable, BackupdError, UnknownAccount
 from backupd.items import ItemKey, Kind
 from backupd.jobs.smartscan import plan
-from backupd.jobs.smartscan.fetching import fetch_held
+from backupd.jobs.smartscan.fetching import count_held, fetch_held
 from backupd.jobs.smartscan.tally import ALL_ACCOUNTS, ALL_ENTRIES, ScanOptions
 from backupd.jobs.smartscan.work import Finished, Work
 from backupd.jobs.smartscan.workers import ChunkItem
@@ -73,6 +73,7 @@ class SmartScan:
         basis = self._store.journal.last_sequence
         moment = self._clock.now()
         accounts = await self._appserver.accounts()
+        left_before = await asyncio.to_thread(count_held, self._store) if options.deep else 0
         work = self._begin(run, options)
         async with work:
             known = await asyncio.to_thread(
@@ -82,7 +83,7 @@ class SmartScan:
             for place, account in enumerate(accounts):
                 work.estimate(place, len(accounts))
                 if self._enrolment.is_enabled(account.id, account.metadata):
-                    await self._scan_account(work, account.id)
+                    await self._scan_account(work, account)
                 else:
                     work.tally.not_enabled += 1
             await self._directory_entries(work)
@@ -90,9 +91,11 @@ class SmartScan:
             await asyncio.to_thread(self._dump_configuration, moment)
         except (OSError, BackupdError) as error:
             work.undumped(str(error))
-        verdict = work.verdict()
         if options.deep:
-            verdict += (await fetch_held(run, self._store, moment)).sentence()
+            # Before the verdict, which raises: one item that can't be read must not keep contents from home.
+            fetched = await fetch_held(run, self._store, moment, left_before)
+            work.tally.fetched, work.tally.not_fetched = fetched.contents, fetched.failed
+        verdict = work.verdict()
         await asyncio.to_thread(self._keep_statistics, moment, verdict, deep=options.deep)
         return verdict
 
@@ -116,7 +119,7 @@ class SmartScan:
                 if finding is not None:
                     work.count(finding)
                     await work.add([finding])
-                await self._scan_account(work, one.id)
+                await self._scan_account(work, one)
         return work.verdict()
 
     async def run_directory(self, run: Run, options: ScanOptions) -> str:
@@ -208,8 +211,9 @@ class SmartScan:
             return False
         return self._enrolment.is_enabled(account.id)
 
-    async def _scan_account(self, work: Work, account: str) -> None:
+    async def _scan_account(self, work: Work, one: Account) -> None:
         work.run.check()
+        account, name = one.id, one.name or one.id
         basis = self._store.journal.last_sequence
         moment = self._clock.now()
         statistics = await asyncio.to_thread(self._store.statistics.account, account)
@@ -217,10 +221,10 @@ class SmartScan:
         try:
             listing = await self._appserver.changes(account, since)
         except AppServerUnavailable as error:
-            work.unlisted(account, error.message)
+            work.unlisted(name, error.message)
             return
         except AppServerRefused as error:
-            work.account_vanished(account, error.message)
+            work.account_vanished(name, error.message)
             return
         work.tally.accounts += 1
         if listing.scope is not None and not listing.scope:
@@ -235,7 +239,7 @@ class SmartScan:
             planned = await asyncio.to_thread(self._plan, account, listing, basis, moment, deep)
             reason = await asyncio.to_thread(self._suspicion, account, planned)
         if reason is not None and not work.options.force:
-            work.refuse(account, reason)
+            work.refuse(name, reason)
             return
         work.tally.unchanged += planned.unchanged
         work.done += planned.unchanged

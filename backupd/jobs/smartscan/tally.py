@@ -31,6 +31,8 @@ class Tally(msgspec.Struct, kw_only=True):
     not_enabled: int = 0
     content_bytes: int = 0
     is_undumped: bool = False
+    fetched: int = 0
+    not_fetched: int = 0
 
     def sentence(self) -> str:
         """Return the verdict in words, with every count."""
@@ -51,6 +53,10 @@ class Tally(msgspec.Struct, kw_only=True):
             parts.append(f"{self.refused:,} listings refused")
         if self.is_undumped:
             parts.append("the configuration could not be dumped")
+        if self.fetched:
+            parts.append(f"{self.fetched:,} held contents fetched into the backup")
+        if self.not_fetched:
+            parts.append(f"{self.not_fetched:,} held contents could not be fetched")
         return ", ".join(parts)
 
 

@@ -209,7 +209,8 @@ class Work:
         if self._refusals:
             told = "; ".join(f"{what}: {reason}" for what, reason in list(self._refusals.items())[:5])
             raise SuspiciousListing(
-                f"{sentence}. Not believed: {told}", hint=f"if the loss is real: {believing(self._refusals)}"
+                f"{sentence}. Not believed: {told}",
+                hint=f"is the mail mounted as ever? if the loss is real: {believing(self._refusals)}",
             )
         if self.tally.unlisted:
             raise AppServerUnavailable(f"{sentence}. Accounts that could not be listed are in the error list")

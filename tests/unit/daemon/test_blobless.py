@@ -16,7 +16,8 @@ from backupd.jobs.doctor import holding
 from backupd.keeping_views import BloblessView
 from backupd.views import Outcome
 from daemon.blobless import ATTRIBUTE, Blobless
-from daemon.condition import NOT_FETCHED, NOT_HELD, problems
+from daemon.condition import problems
+from daemon.keeping_condition import NOT_FETCHED, NOT_HELD
 from tests.unit.daemon.making import AnsweringWorld, well
 from tests.unit.jobs.worlds import ALICE, BODY
 

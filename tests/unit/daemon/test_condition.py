@@ -11,14 +11,8 @@ import pytest
 from backupd.keeping_views import SuspensionView
 from backupd.operations import OperationStatus
 from backupd.views import BrokerView, GapView, OperationView, RecorderView, ScheduleView, Severity, SpaceView
-from daemon.condition import (
-    CLOCK_IN_DOUBT,
-    MASS_DELETION,
-    MASS_DELETION_MORE,
-    RUN_MISSED,
-    SUSPENSIONS_MAX,
-    problems,
-)
+from daemon.condition import CLOCK_IN_DOUBT, FAILURES_MAX, RUN_MISSED, problems
+from daemon.keeping_condition import MASS_DELETION, MASS_DELETION_MORE, SUSPENSIONS_MAX
 from tests.unit.daemon.making import well
 from tests.world.clocks import START
 
@@ -134,3 +128,27 @@ def test_a_success_under_a_clock_that_was_ahead_makes_up_for_nothing() -> None:
     assert RUN_MISSED in [one.name for one in problems(ahead)]
     off = (msgspec.structs.replace(missed, enabled=False),)
     assert RUN_MISSED not in [one.name for one in problems(msgspec.structs.replace(ahead, schedules=off))]
+
+
+SCAN = msgspec.structs.replace(FAILED, type="doAccountScan", hint="mount it", verdict="none there (mount it)")
+
+
+def test_a_gap_whose_scan_fails_does_not_heal_by_itself() -> None:
+    """Where the scan of an account failed, its gap says so with the cure; another account's is none of it."""
+    gap = msgspec.structs.replace(GAP, detail="changes may have been missed")
+    for account, failing in (("alice", True), ("bob", False)):
+        scan = msgspec.structs.replace(SCAN, parameters={"account": account})
+        told, failure = problems(msgspec.structs.replace(WELL, gaps=(gap,), last_operations=(scan,)))
+        assert told.message == "changes of account alice may have been missed (sequence_hole)"
+        assert ("mount it; its errors: backupctl backup monitor u" in told.hint) is failing
+        assert failure.message == "the last doAccountScan failed: none there"
+        assert failure.hint.startswith("mount it; ")
+
+
+def test_many_failed_operations_are_told_up_to_a_few() -> None:
+    """The latest five are told, the rest is counted."""
+    many = tuple(msgspec.structs.replace(SCAN, uuid=f"u{number}") for number in range(9))
+    found = problems(msgspec.structs.replace(WELL, last_operations=many))
+    assert len(found) == FAILURES_MAX + 1
+    assert "monitor u8" in found[FAILURES_MAX - 1].hint
+    assert found[-1].message.startswith("4 more operations")

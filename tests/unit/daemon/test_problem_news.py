@@ -9,7 +9,7 @@ import msgspec
 from backupd.control import StatusReply
 from backupd.store.ledger import Gap, Ledger
 from backupd.views import Problem, ScheduleView, Severity
-from daemon import condition
+from daemon import condition, keeping_condition
 from daemon.delivery import Notification
 from daemon.messages import Level, Message
 from daemon.problem_news import GapNews, NewsWatch, ProblemNews
@@ -46,7 +46,7 @@ def test_each_account_that_lost_much_is_told() -> None:
     first, second = (
         Problem(
             severity=Severity.ATTENTION,
-            name=condition.MASS_DELETION,
+            name=keeping_condition.MASS_DELETION,
             message=f"retention of {name} …",
             hint="?",
         )

@@ -23,6 +23,8 @@ OK, WARNING, CRITICAL = Outcome.OK, Outcome.WARNING, Outcome.CRITICAL
 OPERATION = OperationView(
     uuid="u-1", type="doSmartScan", status=OperationStatus.FAILED, submitted=NOW, verdict="1 missing"
 )
+REFUSED = msgspec.structs.replace(OPERATION, verdict="1 missing (is it mounted?)", hint="is it mounted?")
+ACCOUNT_SCAN = msgspec.structs.replace(OPERATION, type="doAccountScan")
 SUSPENDED = SuspensionView(
     id="a", name="a@example.com", since=NOW, lost=90, total=100, hours=24, sentence="90 of 100 items"
 )
@@ -70,7 +72,10 @@ def test_scanners(changes: dict[str, Any], outcome: Outcome, word: str):
         ({"last_scan": None, "scanning": True}, "last scan", WARNING, "the first scan runs"),
         ({"last_scan": NOW - SCAN_AGE_MAX}, "last scan", OK, "36 h ago"),
         ({"last_scan": NOW - SCAN_AGE_MAX - timedelta(seconds=1)}, "last scan", WARNING, "36 h ago"),
-        ({"last_operations": (OPERATION,)}, "operations", WARNING, "backup monitor u-1"),
+        ({"last_operations": (OPERATION,)}, "last scan", WARNING, "backup monitor u-1"),
+        ({"last_operations": (REFUSED,)}, "last scan", WARNING, "60 min ago: 1 missing | is it mounted?; "),
+        ({"last_operations": (OPERATION,), "last_scan": None}, "last scan", CRITICAL, "1 missing"),
+        ({"last_operations": (ACCOUNT_SCAN,)}, "operations", WARNING, "backup monitor u-1"),
     ],
 )
 def test_runs(changes: dict[str, Any], name: str, outcome: Outcome, word: str):

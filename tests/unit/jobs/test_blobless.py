@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from backupd.appservers.base import Reading
 from backupd.errors import AppServerUnavailable, BlobMissing, CorruptBlob, SpaceExhausted
-from backupd.items import Kind, digest_of
+from backupd.items import ItemKey, Kind, digest_of
 from backupd.jobs.restore import ItemRestore
 from backupd.jobs.smartscan.tally import ScanOptions
 from backupd.operations import Run
@@ -174,7 +175,7 @@ async def test_off_again_a_deep_scan_fetches_everything(world: BloblessWorld) ->
     await world.record()
     assert world.history(live)[-1].held
     verdict = await world.scan_all(deep=True)
-    assert "3 held contents fetched" in verdict
+    assert "4 held contents fetched" in verdict
     assert len(world.digests()) == 4
     assert world.store.keeping.left == 0
     for state in (state for item in (live, gone, edited) for state in world.history(item)):
@@ -182,6 +183,37 @@ async def test_off_again_a_deep_scan_fetches_everything(world: BloblessWorld) ->
     # Held within this very moment is spared; the next deep scan lets it go.
     await world.scan_all(deep=True)
     assert all(world.store.blobs.contains(digest) for digest in world.server.held.contents)
+
+
+async def test_the_verdict_counts_what_the_scan_itself_stored(world: BloblessWorld) -> None:
+    """Contents of items that are all still there come home by the scan, and are told; the next tells none."""
+    for number in range(3):
+        await message(world, b"Subject: %d\r\n\r\n" % number)
+    await world.scan_all()
+    world.blobless = False
+    assert "3 held contents fetched into the backup" in await world.scan_all(deep=True)
+    assert len(world.digests()) == 3
+    assert "fetched" not in await world.scan_all(deep=True)
+
+
+async def test_a_scan_that_fails_for_one_item_fetches_all_the_same(world: BloblessWorld) -> None:
+    """An item that can't be read does not keep what was deleted from coming home."""
+    gone, unreadable = await message(world), await message(world, b"Subject: 2\r\n\r\n")
+    await world.scan_all()
+    world.server.remove(ALICE, gone)
+    await world.scan_all()
+    world.blobless = False
+    read = world.server.read
+
+    async def refusing(key: ItemKey) -> Reading:
+        if key.item == unreadable:
+            raise AppServerUnavailable("input/output error")
+        return await read(key)
+
+    world.server.read = refusing  # type: ignore[method-assign]
+    with pytest.raises(AppServerUnavailable, match=r"1 unreadable.* held contents fetched"):
+        await world.scan.run_all(Run(world.clock), ScanOptions(deep=True))
+    assert digest_of(BODY) in world.digests()
 
 
 async def test_what_can_not_be_fetched_is_named_and_stays_counted(world: BloblessWorld) -> None:
@@ -194,7 +226,7 @@ async def test_what_can_not_be_fetched_is_named_and_stays_counted(world: Blobles
     world.server.held.contents[digest_of(BODY)] = b"rewritten"
     run = Run(world.clock)
     verdict = await world.scan.run_all(run, ScanOptions(deep=True))
-    assert "1 could not be fetched" in verdict
+    assert "1 held contents could not be fetched" in verdict
     assert digest_of(BODY) in {error.item for error in run.errors}
     assert world.store.keeping.left == 1
     assert world.server.held.contains(digest_of(BODY))

@@ -206,7 +206,7 @@ async def test_an_account_that_can_not_be_listed_fails_the_scan_and_loses_nothin
     run = Run(world.clock)
     with pytest.raises(AppServerUnavailable, match="1 accounts could not be listed"):
         await world.scan.run_all(run, ScanOptions())
-    assert str(run.errors[0]) == "alice: Maildir can't be read"
+    assert str(run.errors[0]) == "alice@example.com: Maildir can't be read"
     assert live(world) == set(items)
     assert len(live(world, "bob")) == 1
     assert world.store.statistics.account(ALICE) == before
