@@ -53,7 +53,7 @@ class Parameter(msgspec.Struct, frozen=True):
 
     `spellings` are further names of it, `keywords` words that a date may be instead of a moment, `choices`
     what a choice or the entries of a list may be. `unless` names a parameter in whose place this one stands:
-    a mandatory one need not be given where that one is.
+    a mandatory one need not be given where that one is. `lowest` and `highest` are the range of an integer.
     """
 
     name: str
@@ -64,6 +64,8 @@ class Parameter(msgspec.Struct, frozen=True):
     keywords: tuple[str, ...] = ()
     spellings: tuple[str, ...] = ()
     unless: str = ""
+    lowest: int = 0
+    highest: int = INTEGER_MAX
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -77,7 +79,18 @@ class Parameter(msgspec.Struct, frozen=True):
             return ", ".join(self.choices)
         if self.choices:
             return f"one or more of {', '.join(self.choices)}, separated by commas"
-        return ", ".join((_EXPECTED[self.type], *self.keywords))
+        return ", ".join((_EXPECTED[self.type], *self._range, *self.keywords))
+
+    @property
+    def is_ranged(self) -> bool:
+        """Whether it is an integer of which not every one from 0 on may be given."""
+        return self.type is Type.INTEGER and (self.lowest, self.highest) != (0, INTEGER_MAX)
+
+    @property
+    def _range(self) -> tuple[str, ...]:
+        if self.type is not Type.INTEGER or self.lowest == -INTEGER_MAX:
+            return ()
+        return (f"{self.lowest:,} " + ("or more" if self.highest == INTEGER_MAX else f"to {self.highest:,}"),)
 
 
 _EXPECTED = {
@@ -186,7 +199,7 @@ def _integer(parameter: Parameter, given: object) -> int:
         number = given
     elif isinstance(given, str) and _INTEGER.match(given):
         number = int(given)
-    if number is None or abs(number) > INTEGER_MAX:
+    if number is None or not parameter.lowest <= number <= parameter.highest:
         raise _refusal(parameter, given)
     return number
 

@@ -72,7 +72,7 @@ def _section(command: Command) -> list[str]:
     for one in command.parameters:
         name = f"**{one.name}**" if one in command.in_order else one.name
         name = f"[{name}]" if one in command.trailing else name
-        kind = one.expects if one.choices or one.keywords else str(one.type)
+        kind = one.expects if one.choices or one.keywords or one.is_ranged else str(one.type)
         lines.append(f"| {name} | {kind} | {value_text(one.default)} | {one.meaning} |")
     if command.replies:
         answers = [f"[`{reply}`](#reply-{reply})" for reply in command.replies]

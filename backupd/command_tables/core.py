@@ -43,7 +43,7 @@ ROWS = (
         module="core",
         name="getNotification",
         trailing=(Parameter("id", Type.INTEGER, "the one to print with its text; left out: list them"),),
-        optional=(Parameter("limit", Type.INTEGER, "list at most so many", default=50),),
+        optional=(Parameter("limit", Type.INTEGER, "list at most so many", default=50, lowest=1),),
         meaning="list what admins were told, or print one notification",
         kind=CommandKind.QUERY,
         replies=("notifications",),

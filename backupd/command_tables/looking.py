@@ -81,7 +81,7 @@ ROWS = (
                 choices=("deleted", "not_deleted", "all"),
             ),
             BACKUP_PATH,
-            Parameter("limit", Type.INTEGER, "list at most so many items", default=1000),
+            Parameter("limit", Type.INTEGER, "list at most so many items", default=1000, lowest=1),
         ),
         meaning="find items of an account, deleted ones first of all",
         kind=CommandKind.QUERY,
@@ -117,7 +117,9 @@ ROWS = (
         ),
         optional=(
             BACKUP_PATH,
-            Parameter("limit", Type.INTEGER, "list at most so many items; all are counted", default=100),
+            Parameter(
+                "limit", Type.INTEGER, "list at most so many items; all are counted", default=100, lowest=1
+            ),
         ),
         meaning="compare an account at two moments: what appeared, vanished, moved or changed between them",
         kind=CommandKind.QUERY,

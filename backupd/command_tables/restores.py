@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from backupd.command import Command, CommandKind
 from backupd.command_tables.shared import ACCOUNT, ARCHIVE, LAST, NO_EFFECT, NOTIFICATIONS
-from backupd.parameters import Parameter, Type
+from backupd.parameters import INTEGER_MAX, Parameter, Type
 
 DRY_RUN = Parameter("dry_run", Type.BOOLEAN, "say what would be restored, and restore nothing", default=False)
 _HSM = Parameter(
@@ -126,9 +126,14 @@ ROWS = (
             Parameter(
                 "accounts", Type.LIST, "draw from these accounts, by address or id; left out: from all"
             ),
-            Parameter("items", Type.INTEGER, "so many items, 0 to 1000", default=20),
-            Parameter("account_restores", Type.INTEGER, "so many whole accounts, 0 to 100", default=1),
-            Parameter("seed", Type.INTEGER, "draw what an earlier drill drew; left out: another one"),
+            Parameter("items", Type.INTEGER, "so many items", default=20, highest=1000),
+            Parameter("account_restores", Type.INTEGER, "so many whole accounts", default=1, highest=100),
+            Parameter(
+                "seed",
+                Type.INTEGER,
+                "draw what an earlier drill drew; left out: another one",
+                lowest=-INTEGER_MAX,
+            ),
             Parameter("keep", Type.BOOLEAN, "keep the scratch server to look at it", default=False),
             Parameter(
                 "scratch_path", Type.PATH, "put it below this directory; left out: the state directory"
@@ -165,7 +170,9 @@ ROWS = (
             ),
             *(Parameter(name, Type.BOOLEAN, meaning, default=False) for name, meaning in _EXTERNAL_SKIPS),
             NOTIFICATIONS,
-            Parameter("concurrent_accounts", Type.INTEGER, "accounts at a time, 1 to 64", default=5),
+            Parameter(
+                "concurrent_accounts", Type.INTEGER, "accounts at a time", default=5, lowest=1, highest=64
+            ),
             Parameter("max_file_size", Type.INTEGER, "leave out items of more than so many bytes"),
             Parameter(
                 "restore_datasource", Type.BOOLEAN, "bring attributes of data sources in", default=True
@@ -204,7 +211,7 @@ ROWS = (
                 "say what would be put back, and put nothing back",
                 default=True,
             ),
-            Parameter("threads", Type.INTEGER, "items at a time, 1 to 64", default=4),
+            Parameter("threads", Type.INTEGER, "items at a time", default=4, lowest=1, highest=64),
             Parameter(
                 "items",
                 Type.CHOICE,

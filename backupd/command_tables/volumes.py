@@ -11,7 +11,7 @@ _BUCKET = Parameter(
     "bucket_configuration_id", Type.UUID, "the bucket configuration, as core listBuckets shows it"
 )
 _PREFIX = Parameter("volume_prefix", Type.TEXT, "stands before this server's id in the names of all objects")
-_THREADS = Parameter("threads", Type.INTEGER, "contents at a time, 1 to 64", default=10)
+_THREADS = Parameter("threads", Type.INTEGER, "contents at a time", default=10, lowest=1, highest=64)
 _PATH = Parameter("path", Type.PATH, "a mounted directory that this server has for itself")
 _TIERS = (
     Parameter("use_infrequent_access", Type.BOOLEAN, "store larger objects for infrequent access"),

@@ -15,6 +15,8 @@ UUID = "0192f3c4-0000-4000-8000-0123456789ab"
 DATE = Parameter("date", Type.DATE, "when", keywords=("last", "most_recent"))
 KIND = Parameter("type", Type.CHOICE, "what", choices=("message", "contact-group", "all"))
 
+DICE = Parameter("seed", Type.INTEGER, "any", lowest=-3, highest=6)
+
 
 def a(kind: Type) -> Parameter:
     return Parameter("it", kind, "a value")
@@ -31,7 +33,8 @@ def a(kind: Type) -> Parameter:
         (a(Type.BOOLEAN), False, False),
         (a(Type.BOOLEAN), 1, True),
         (a(Type.INTEGER), "15", 15),
-        (a(Type.INTEGER), "-3", -3),
+        (DICE, "-3", -3),
+        (DICE, 6, 6),
         (a(Type.INTEGER), 7, 7),
         (a(Type.TEXT), 15, "15"),
         (a(Type.TEXT), True, "true"),
@@ -58,6 +61,9 @@ def test_a_value_means(parameter: Parameter, word: Any, value: Any):
     ("parameter", "word", "named"),
     [
         (a(Type.BOOLEAN), "maybe", "true or false"),
+        (a(Type.INTEGER), "-1", "0 or more"),
+        (DICE, "-4", "-3 to 6"),
+        (DICE, 7, "-3 to 6"),
         (a(Type.BOOLEAN), 2, "true or false"),
         (a(Type.INTEGER), "3.5", "a whole number"),
         (a(Type.INTEGER), True, "a whole number"),
