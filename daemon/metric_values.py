@@ -140,7 +140,7 @@ def _operations(survey: Survey) -> Iterator[Value]:
     yield "operations_running", (), len(running)
     for one in running:
         yield "operation_running_seconds", (one.type,), _age(survey.status.now, one.started)
-    last = last_of_each(operations)
+    last = last_of_each(operations, survey.status.now)
     failed = {one.type for one in failures(last)}
     for type_ in sorted({one.type for one in operations if one.has_ended}):
         yield "operation_last_failed", (type_,), type_ in failed

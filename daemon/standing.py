@@ -138,7 +138,7 @@ class Standing:
             recorder=recorder,
             waiting_photographs=stored.waiting,
             gaps=stored.gaps,
-            last_operations=last_of_each(operations),
+            last_operations=last_of_each(operations, now),
             damaged=self._store.damaged,
             space=stored.space,
             backup_path_trouble=stored.backup_path_trouble,
