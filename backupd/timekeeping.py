@@ -5,10 +5,14 @@ is a moment that was believed, with the machine's boot and the seconds since the
 on while the machine sleeps and which nobody can set). Within one boot the present is reckoned from it to the
 second; after another boot it is not earlier. A doubt stays, over restarts, until the clock agrees with the
 reckoning again or somebody who knows accepts the time: what happens under a wrong clock can't hide it.
+
+*Marks* are reckoned moments with the last number of the journal by then. By them a deletion that claims to be
+older counts from when it was recorded: neither a clock that was behind nor an event ages it.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from datetime import datetime, timedelta
 
 import msgspec
@@ -17,6 +21,39 @@ BACKWARD_MAX = timedelta(hours=1)
 """A clock this far behind the reckoning is only being corrected."""
 FORWARD_MAX = timedelta(days=3)
 """A clock further ahead than this of all that passed is in doubt."""
+
+
+MARK_EVERY = timedelta(hours=6)
+MARKS_MAX = 2_000
+"""With more, every second one of the older half goes: the older, the coarser."""
+
+
+class Mark(msgspec.Struct, frozen=True, array_like=True):
+    """A moment, and the number of the last journal entry by then."""
+
+    moment: datetime
+    sequence: int
+
+
+class Marks(msgspec.Struct, frozen=True):
+    """Marks, the oldest first; neither moments nor numbers run back."""
+
+    marks: tuple[Mark, ...] = ()
+
+    def gone_since(self, claimed: datetime, transaction: int) -> datetime:
+        """Return from when a deletion counts: what it claims, or the last mark before it was recorded."""
+        before = bisect_left(self.marks, transaction, key=lambda mark: mark.sequence)
+        return max(claimed, self.marks[before - 1].moment) if before else claimed
+
+    def with_one(self, moment: datetime, sequence: int) -> Marks:
+        """Return the marks as they are to be kept at a moment; later ones are of a clock that was ahead."""
+        kept = [mark for mark in self.marks if mark.moment <= moment and mark.sequence <= sequence]
+        if not kept or moment - kept[-1].moment >= MARK_EVERY:
+            kept.append(Mark(moment, sequence))
+        if len(kept) > MARKS_MAX:
+            half = MARKS_MAX // 2
+            kept = kept[:half:2] + kept[half:]
+        return Marks(tuple(kept))
 
 
 class Uptime(msgspec.Struct, frozen=True):

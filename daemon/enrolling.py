@@ -8,7 +8,7 @@ out needs no healing any more. Where nothing is left out, which is usual, nothin
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -17,7 +17,6 @@ import structlog
 
 from backupd.attribute import Attribute, Level
 from backupd.attributes import Settings
-from backupd.clock import Clock
 from backupd.decoding import decoded
 from backupd.enrolment import Rule
 from backupd.events import Change
@@ -44,12 +43,16 @@ class LeftOut(msgspec.Struct, frozen=True):
 
 
 class Enrolling:
-    """Any thread may ask; `refresh` and changes block while the ledger writes."""
+    """Any thread may ask; `refresh` and changes block while the ledger writes.
 
-    def __init__(self, store: Store, settings: Settings, *, clock: Clock) -> None:
+    `now` is asked from when an account is left out, for retention counts from then: a clock in doubt must not
+    tell it.
+    """
+
+    def __init__(self, store: Store, settings: Settings, *, now: Callable[[], datetime]) -> None:
         self._store = store
         self._settings = settings
-        self._clock = clock
+        self._now = now
         self._remembered = Remembered(store.ledger)
         self._lock = threading.RLock()
         self._rule = Rule()
@@ -140,7 +143,7 @@ class Enrolling:
 
     def _settle(self, accounts: Mapping[str, str]) -> None:
         """Keep which of these accounts (with their COS) are left out now."""
-        now = self._clock.now()
+        now = self._now()
         left_out = dict(self._left_out)
         for account, cos in accounts.items():
             if self._rule.enables(account, cos):

@@ -106,7 +106,8 @@ class Daemon:
         self._settings = await asyncio.to_thread(
             wiring.make_settings, config, store, self._server_id, {STORE: setting.keep}
         )
-        self._enrolling = await asyncio.to_thread(Enrolling, store, self._settings, clock=clock)
+        watch = self._clock_watch = ClockWatch(store, clock=clock)
+        self._enrolling = await asyncio.to_thread(Enrolling, store, self._settings, now=watch.believed_now)
         self._settings.on_change(self._setting_changed)
         self._damage = DamageWatch(lambda: self._queue, store.layout.root, clock=clock)
         recorder = Recorder(
@@ -223,7 +224,6 @@ class Daemon:
         self._front = Front(parts)
 
     def _factories(self, store: Store, appserver: AppServer) -> dict[str, Factory]:
-        self._clock_watch = ClockWatch(store, clock=self._clock)
         self._guard = make_guard(store, self._settings, self._server_id)
         made = make_factories(
             Ingredients(

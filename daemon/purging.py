@@ -21,7 +21,7 @@ from backupd.retention import ACCOUNT_DAYS, ARCHIVE_DAYS, DATA_DAYS, Retention, 
 from backupd.store.outside.reclaiming import Reclaimed
 from backupd.store.protections import Protections, Reason
 from backupd.store.store import Store
-from daemon.clock_watch import ClockWatch
+from daemon.clock_watch import ClockWatch, marks_of
 from daemon.enrolling import kept_left_out
 from daemon.operations_queue import Factory
 from daemon.own_thread import in_own_thread
@@ -151,6 +151,7 @@ class Purging:
             accept_clock=self._clock_watch.accept,
             doubts_future=not is_ours,
             sent_through=self._sent_through if is_ours else lambda: None,
+            marks=lambda: marks_of(store),
         )
 
 

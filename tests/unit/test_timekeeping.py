@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backupd.timekeeping import Reckoning, Uptime, accepted, reckon
+from backupd.timekeeping import MARKS_MAX, Marks, Reckoning, Uptime, accepted, reckon
 
 NOW = datetime(2026, 11, 24, 4, tzinfo=UTC)
 YEAR = timedelta(days=365)
@@ -92,3 +92,31 @@ def test_the_reckoning_never_runs_back_and_never_outruns_what_passed(
         if known.doubt:
             expected = before.moment + timedelta(days=days)
             assert abs((known.moment - expected).total_seconds()) < 1
+
+
+def test_a_deletion_counts_from_when_it_was_recorded() -> None:
+    """What claims to be older than the last mark before it counts from that mark; else as it says."""
+    marks = Marks().with_one(NOW - YEAR, 100).with_one(NOW, 200)
+    for transaction, since in ((100, NOW - 3 * YEAR), (150, NOW - YEAR), (200, NOW - YEAR), (201, NOW)):
+        assert marks.gone_since(NOW - 3 * YEAR, transaction) == since
+    assert marks.gone_since(NOW + YEAR, 150) == NOW + YEAR
+    assert Marks().gone_since(NOW, 7) == NOW
+
+
+def test_marks_of_a_clock_that_was_ahead_are_dropped() -> None:
+    """Once an earlier time is believed, later marks tell nothing any more."""
+    marks = Marks().with_one(NOW, 1).with_one(NOW + YEAR, 2).with_one(NOW + timedelta(days=1), 3)
+    assert [mark.moment for mark in marks.marks] == [NOW, NOW + timedelta(days=1)]
+
+
+def test_marks_are_bounded_and_reach_far_back() -> None:
+    """Ten years of marks are at most so many, in order, still from the first day on, and close at the end."""
+    marks, hours = Marks(), 10 * 365 * 24
+    for passed in range(0, hours, 6):
+        marks = marks.with_one(NOW + timedelta(hours=passed), passed)
+        marks = marks.with_one(NOW + timedelta(hours=passed + 1), passed + 1)
+        assert len(marks.marks) <= MARKS_MAX
+    assert marks.marks[0].moment == NOW
+    assert list(marks.marks) == sorted(marks.marks, key=lambda mark: (mark.moment, mark.sequence))
+    near = [mark for mark in marks.marks if mark.sequence >= hours - 90 * 24]
+    assert len(near) == 90 * 4

@@ -28,6 +28,7 @@ from backupd.retention import AccountStanding, Cutoffs, Stay
 from backupd.store import purging
 from backupd.store.manifests import Manifest
 from backupd.store.store import Store
+from backupd.timekeeping import Marks
 
 HISTORIES_AT_ONCE = 256
 LINES_AT_ONCE = 500
@@ -65,6 +66,7 @@ class Remover:
         run: Run,
         at: Cutoffs,
         standing_of: Callable[[], Callable[[str], AccountStanding]],
+        marks: Marks,
         forget: Callable[[str], None],
         manifest: Manifest,
         done: Done,
@@ -76,6 +78,7 @@ class Remover:
         self._run = run
         self._at = at
         self._standing_of = standing_of
+        self._marks = marks
         self._manifest = manifest
         self._done = done
 
@@ -123,7 +126,7 @@ class Remover:
         store = self._store
         store.catch_up()
         waits = judging.pending(store, self._rounds.cursor)
-        judged = judging.judge_items(store, keys, waits, self._standing_of(), self._at)
+        judged = judging.judge_items(store, keys, waits, self._standing_of(), self._at, self._marks)
         if store.index.is_recording:
             store.index.commit(store.index.cursor())
         going = self._going(judged)
@@ -176,7 +179,9 @@ class Remover:
         if store.index.is_recording:
             store.index.commit(store.index.cursor())
         waits = judging.pending(store, self._rounds.cursor)
-        judged = judging.judge_account(store, known.account, waits, self._standing_of(), self._at)
+        judged = judging.judge_account(
+            store, known.account, waits, self._standing_of(), self._at, self._marks
+        )
         if judged.stay is None and store.index.newest_transaction(known.account) > newest:
             judged = msgspec.structs.replace(judged, stay=Stay.CHANGED_SINCE)
         if not self._going([judged]):

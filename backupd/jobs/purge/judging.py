@@ -16,6 +16,7 @@ from backupd.items import ItemKey, Kind
 from backupd.retention import AccountStanding, Cutoffs, Stay, account_stays, item_stays
 from backupd.states import State
 from backupd.store.store import Store
+from backupd.timekeeping import Marks
 
 PENDING_ENTRIES_MAX = 20_000
 
@@ -73,6 +74,7 @@ def judge_items(
     waits: Pending,
     standing_of: Callable[[str], AccountStanding],
     at: Cutoffs,
+    marks: Marks,
 ) -> list[Judged]:
     """Read each history and judge it; one that is gone already is forgotten by the index and left out."""
     judged = []
@@ -89,7 +91,8 @@ def judge_items(
             store.catch_up([key])
             continue
         last = states[-1]
-        stay = item_stays(last.start if last.deleted else None, standing_of(key.account), at)
+        gone = marks.gone_since(last.start, last.transaction) if last.deleted else None
+        stay = item_stays(gone, standing_of(key.account), at)
         if last.kind is not key.kind or stay in (Stay.LIVE, Stay.WITHIN_RETENTION):
             stay = Stay.CHANGED_SINCE
         judged.append(Judged(key=key, last=last, stay=stay))
@@ -97,7 +100,12 @@ def judge_items(
 
 
 def judge_account(
-    store: Store, account: str, waits: Pending, standing_of: Callable[[str], AccountStanding], at: Cutoffs
+    store: Store,
+    account: str,
+    waits: Pending,
+    standing_of: Callable[[str], AccountStanding],
+    at: Cutoffs,
+    marks: Marks,
 ) -> Judged:
     """Read an account's own history and judge whether all of it goes."""
     key = ItemKey(account, Kind.ACCOUNT, account)
@@ -113,7 +121,8 @@ def judge_account(
     standing = standing_of(account)
     gone = standing.gone_since
     if last.deleted:
-        gone = last.start if gone is None else max(gone, last.start)
+        since = marks.gone_since(last.start, last.transaction)
+        gone = since if gone is None else max(gone, since)
     elif gone is None:
         return Judged(key=key, last=last, stay=Stay.CHANGED_SINCE)
     told = AccountStanding(gone_since=gone, protection=standing.protection)

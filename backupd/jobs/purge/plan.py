@@ -22,6 +22,7 @@ from backupd.retention import (
     item_stays,
 )
 from backupd.store.index_purging import IndexedItem
+from backupd.timekeeping import Marks
 
 SHARE_ITEMS_MIN = 500
 SHARE_ACCOUNTS_MIN = 5
@@ -104,6 +105,8 @@ def going_items(
     at: Cutoffs,
     tally: Tally,
     now: datetime,
+    *,
+    marks: Marks,
 ) -> Iterator[ItemKey]:
     """Yield the items whose histories go by themselves, and count everything else.
 
@@ -123,7 +126,8 @@ def going_items(
         if kind == Kind.ACCOUNT:
             # An account goes whole or not at all, and is counted as one.
             continue
-        why = item_stays(moment(fact.last) if fact.deleted else None, standing, at)
+        gone = marks.gone_since(moment(fact.last), fact.transaction) if fact.deleted else None
+        why = item_stays(gone, standing, at)
         if why is None:
             tally.going_items += 1
             tally.going_bytes += fact.size

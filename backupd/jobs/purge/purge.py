@@ -29,8 +29,10 @@ from backupd.operations import Run, Verdict
 from backupd.retention import AccountStanding, Cutoffs, Retention, archives_that_go, cutoffs
 from backupd.store import archives, manifests, purging
 from backupd.store.archives import ArchiveType
+from backupd.store.index_queries import KnownItem
 from backupd.store.manifests import Manifest
 from backupd.store.store import Store
+from backupd.timekeeping import Marks
 from backupd.volumes.disk import sync_directory
 
 REMEMBERED_ENTRIES = 10_000
@@ -77,7 +79,7 @@ class Purge:
     `clock_doubt` says why the clock is not to be believed, empty where it is; both it and `accept_clock` (an
     admin's word that the clock is right) may block. With `doubts_future` items of the future put it in doubt
     too: for a backup of which no clock was watched. `sent_through` is the journal entry up to which others
-    need it no more, None where nobody does.
+    need it no more, None where nobody does; `marks` tell when what was recorded.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class Purge:
         places: BlobPlaces | None = None,
         doubts_future: bool = False,
         sent_through: Callable[[], int | None] = lambda: None,
+        marks: Callable[[], Marks] = Marks,
     ) -> None:
         self._store = store
         self._rounds = rounds
@@ -104,6 +107,8 @@ class Purge:
         self._places = places or StorePlaces(store, clock)
         self._doubts_future = doubts_future
         self._sent_through = sent_through
+        self._read_marks = marks
+        self._marks = Marks()
 
     async def run(self, run: Run, wanted: PurgeWanted) -> Verdict:
         """Purge; return the verdict. Raises `PurgeRefused`, `UsageError`, `OperationStopped`, `OSError`."""
@@ -113,6 +118,7 @@ class Purge:
                 await asyncio.to_thread(self._note_end)
             return infinite()
         now, doubt = await self._believed_now(wanted)
+        self._marks = await asyncio.to_thread(self._read_marks)
         at = cutoffs(rules.retention, now)
         tally = Tally()
         await asyncio.to_thread(self._plan, run, at, tally, now)
@@ -144,6 +150,7 @@ class Purge:
             run=run,
             at=at,
             standing_of=self._standing_now,
+            marks=self._marks,
             forget=lambda account: self._keeping().forget(account),
             manifest=manifest,
             done=done,
@@ -196,7 +203,8 @@ class Purge:
         def unknown(account: str) -> AccountStanding:
             return _standing(keeping, account, None)
 
-        return plan.going_items(self._store.index.facts(), standings, unknown, at, tally, now)
+        facts = self._store.index.facts()
+        return plan.going_items(facts, standings, unknown, at, tally, now, marks=self._marks)
 
     def _accounts(self, keeping: Keeping) -> Iterator[KnownAccount]:
         for item in self._store.index.accounts(deleted=None):
@@ -204,7 +212,7 @@ class Purge:
             yield KnownAccount(
                 account=item.item,
                 name=name if isinstance(name, str) else "",
-                standing=_standing(keeping, item.item, item.deleted_at),
+                standing=_standing(keeping, item.item, self._gone_since(item)),
             )
 
     def _standing_now(self) -> Callable[[str], AccountStanding]:
@@ -212,9 +220,13 @@ class Purge:
 
         def standing(account: str) -> AccountStanding:
             known = index.item(account, account) if account else None
-            return _standing(keeping, account, None if known is None else known.deleted_at)
+            return _standing(keeping, account, None if known is None else self._gone_since(known))
 
         return standing
+
+    def _gone_since(self, known: KnownItem) -> datetime | None:
+        claimed = known.deleted_at
+        return None if claimed is None else self._marks.gone_since(claimed, known.transaction)
 
     def _refusal(self, tally: Tally, rules: Rules, wanted: PurgeWanted) -> str:
         if wanted.force:

@@ -45,7 +45,7 @@ class AnsweringWorld(BackupWorld):
     def __init__(self, path: Path) -> None:
         super().__init__(path / "backup")
         self.settings = Settings(self.store.ledger)
-        self.enrolling = Enrolling(self.store, self.settings, clock=self.clock)
+        self.enrolling = Enrolling(self.store, self.settings, now=self.clock.now)
         self.protecting = self.make_protecting()
         self.queue = OperationsQueue(
             KeptOperations(self.store.ledger),

@@ -67,6 +67,25 @@ def test_a_first_look_is_held_against_the_last_scan(tmp_path: Path) -> None:
         assert ClockWatch(store, clock=machine.clock, uptime=machine.uptime).look()
 
 
+def test_while_the_clock_is_in_doubt_the_time_is_reckoned(tmp_path: Path) -> None:
+    """Between two looks, before the first of a process, and after: the time goes on as it was believed."""
+    machine = Machine()
+    with opened(tmp_path / "b") as store:
+        watch = ClockWatch(store, clock=machine.clock, uptime=machine.uptime)
+        began = machine.clock.now()
+        assert watch.believed_now() == began
+        watch.look()
+        machine.clock.tick(600)
+        machine.clock.jump(-YEAR)
+        assert watch.believed_now() == began + timedelta(seconds=600)
+        watch.look()
+        machine.clock.tick(600)
+        for one in (watch, ClockWatch(store, clock=machine.clock, uptime=machine.uptime)):
+            assert one.believed_now() == began + timedelta(seconds=1200)
+        machine.clock.jump(YEAR)
+        assert watch.believed_now() == machine.clock.now()
+
+
 def test_the_machine_tells_its_boot() -> None:
     """The uptime grows, within one boot."""
     first, second = system_uptime(), system_uptime()

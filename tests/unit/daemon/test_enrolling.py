@@ -27,7 +27,7 @@ class EnrolledWorld(BackupWorld):
 
     def make_enrolment(self) -> Enrolment:
         self.settings = Settings(self.store.ledger)
-        self.enrolling = Enrolling(self.store, self.settings, clock=self.clock)
+        self.enrolling = Enrolling(self.store, self.settings, now=self.clock.now)
         return self.enrolling
 
     async def fill(self) -> None:

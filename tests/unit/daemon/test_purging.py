@@ -16,6 +16,7 @@ from backupd.jobs.purge.purge import PurgeRefused
 from backupd.operations import Operation, Run, Verdict
 from backupd.retention import Retention
 from backupd.schedules import JOBS
+from backupd.states import ChangeType
 from backupd.store.protections import ALL, Protections
 from backupd.store.store import Store
 from backupd.timekeeping import Uptime
@@ -23,7 +24,7 @@ from daemon.clock_watch import ClockWatch
 from daemon.guarding import make_guard
 from daemon.purging import Purging
 from tests.unit.jobs.purging import PurgedWorld
-from tests.unit.jobs.worlds import ALICE, SERVER
+from tests.unit.jobs.worlds import ALICE, SERVER, change
 from tests.world.quick_disk import quick_directory
 
 YEAR = 365 * 86_400.0
@@ -128,6 +129,45 @@ async def test_a_clock_set_by_a_year_purges_nothing(world: Purger, seconds: floa
     await world.do_purge()
     assert key not in world.histories()
     assert ItemKey(ALICE, Kind.MESSAGE, young) in world.histories()
+
+
+async def test_a_deletion_under_a_clock_that_was_behind_is_young(world: Purger) -> None:
+    """A clock that was behind by a year dates a deletion too early; it counts from when it was recorded."""
+    (item,) = await world.have("item")
+    key = ItemKey(ALICE, Kind.MESSAGE, item)
+    world.pass_days(60)
+    world.watch.look()
+    world.clock.jump(-YEAR)
+    assert world.watch.look()
+    await world.delete(item)
+    await world.delete_account()
+    world.clock.jump(YEAR)
+    world.pass_days(1)
+    await world.do_purge()
+    assert key in world.histories()
+    world.pass_days(28)
+    await world.do_purge()
+    assert key in world.histories()
+    world.pass_days(2)
+    await world.do_purge()
+    assert not world.histories()
+
+
+async def test_an_event_that_claims_to_be_old_ages_nothing(world: Purger) -> None:
+    """A deletion with a time of long ago, by a publisher's wrong clock, stays for as long as any other."""
+    (item,) = await world.have("item")
+    world.pass_days(60)
+    world.watch.look()
+    world.journal(change(item, ChangeType.DELETED, folder=None, at=86_400.0))
+    await world.record()
+    key = ItemKey(ALICE, Kind.MESSAGE, item)
+    assert world.histories()[key][-1].deleted
+    world.pass_days(29)
+    await world.do_purge()
+    assert key in world.histories()
+    world.pass_days(2)
+    await world.do_purge()
+    assert key not in world.histories()
 
 
 async def test_another_backup_path_is_purged_with_its_own_protections(world: Purger) -> None:

@@ -44,7 +44,7 @@ class TreeWorld(BackupWorld):
     def make_enrolment(self) -> Enrolling:
         """Return who is backed up, by the settings."""
         self.settings = Settings(self.store.ledger)
-        self.enrolling = Enrolling(self.store, self.settings, clock=self.clock)
+        self.enrolling = Enrolling(self.store, self.settings, now=self.clock.now)
         return self.enrolling
 
     def open(self) -> None:
