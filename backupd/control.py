@@ -233,10 +233,14 @@ class MapReply(Answer, frozen=True, kw_only=True, tag="map"):
 
 
 class ServerConfigReply(Answer, frozen=True, kw_only=True, tag="server-config"):
-    """What archives of the server's configuration hold. With date `all` only the archives are listed."""
+    """What archives of the server's configuration hold. With date `all` only the archives are listed.
+
+    `query` is what was asked for, without slashes around it.
+    """
 
     type: str
     archives: tuple[ArchiveView, ...] = ()
+    query: str = ""
     values: tuple[ServerFact, ...] = ()
     more: bool = False
 

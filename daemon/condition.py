@@ -87,6 +87,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     suspensions: Sequence[SuspensionView] = ()
     coherency: CoherencyView = CoherencyView()
     blobless: BloblessView = BloblessView()
+    accounts: int = 0
+    not_enabled: int = 0
 
 
 def problems(facts: Facts) -> list[Problem]:
@@ -134,7 +136,8 @@ def _clock_problems(facts: Facts) -> list[Problem]:
     ]
 
 
-def _scanner_problems(facts: Facts) -> list[Problem]:
+def _nothing_runs(facts: Facts) -> list[Problem]:
+    """Return that no backup is being made, or that services are stopped."""
     found = []
     scans_itself = facts.smartscan_enabled and not {"scheduler", "operations"} & set(facts.services_stopped)
     if not facts.realtime_enabled and not scans_itself:
@@ -150,6 +153,14 @@ def _scanner_problems(facts: Facts) -> list[Problem]:
                 else "backupctl config set global ZxBackup_RealTimeScanner TRUE",
             )
         )
+    elif facts.accounts and facts.not_enabled >= facts.accounts:
+        found.append(
+            _danger(
+                NO_BACKUP,
+                "NO BACKUP IS BEING MADE: every account is left out (backupEnabled is false)",
+                "backupctl config set cos NAME backupEnabled true, or of single accounts",
+            )
+        )
     elif facts.services_stopped:
         found.append(
             _attention(
@@ -158,6 +169,11 @@ def _scanner_problems(facts: Facts) -> list[Problem]:
                 _start_command(facts.services_stopped),
             )
         )
+    return found
+
+
+def _scanner_problems(facts: Facts) -> list[Problem]:
+    found = _nothing_runs(facts)
     if facts.realtime_enabled and not facts.realtime_active:
         if facts.realtime_trouble:
             found.append(

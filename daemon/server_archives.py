@@ -75,6 +75,7 @@ def reply(layout: Layout, given: Given) -> ServerConfigReply:
     return ServerConfigReply(
         type=given["type"],
         archives=(_view(archive),),
+        query=query,
         values=tuple(values[:limit]),
         more=len(values) > limit,
     )

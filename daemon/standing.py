@@ -13,6 +13,7 @@ from backupd import __version__
 from backupd.attributes import Scopes, Settings, schedule_of
 from backupd.clock import Clock
 from backupd.control import StatusReply
+from backupd.items import Kind
 from backupd.keeping_views import BloblessView, CoherencyView, SuspensionView
 from backupd.operations import Operation, OperationStatus
 from backupd.store.ledger_tables import Condemned
@@ -120,11 +121,33 @@ class Standing:
         stored = await asyncio.to_thread(self._read_store)
         now = self._clock.now()
         operations = [views.operation_view(one) for one in self._queue.operations()]
+        facts = self._facts(now, stored, operations)
+        fresh = await asyncio.to_thread(_freshness, facts, stored)
+        subscription, publisher = self._realtime.subscription, self._realtime.publisher
+        return Survey(
+            status=self._reply(facts, stored, fresh.worst, operations),
+            facts=facts,
+            freshness=fresh,
+            recording=self._recording.status(),
+            subscription=None if subscription is None else subscription.status,
+            publisher=None if publisher is None else publisher.status,
+            operations=self._queue.operations(),
+            jobs=self._scheduler.jobs,
+            gaps=stored.gaps,
+            waiting_since=stored.waiting_since,
+            states=stored.states,
+            accounts_deleted=stored.accounts_deleted,
+            damaged=len(facts.damaged),
+            last_purge=stored.last_purge,
+            condemned=stored.condemned,
+        )
+
+    def _facts(self, now: datetime, stored: _Stored, operations: list[OperationView]) -> condition.Facts:
         recorder = self._recorder()
         broker, intake_paused = self._broker()
         realtime_active = broker.connected and not intake_paused and not self._unwatched(now)
         schedules = tuple(views.schedule_view(job) for job in self._scheduler.jobs)
-        facts = condition.Facts(
+        return condition.Facts(
             now=now,
             realtime_enabled=self._realtime.enabled,
             realtime_active=realtime_active,
@@ -155,25 +178,8 @@ class Standing:
             suspensions=stored.suspensions,
             coherency=stored.coherency,
             blobless=self._blobless(),
-        )
-        fresh = await asyncio.to_thread(_freshness, facts, stored)
-        subscription, publisher = self._realtime.subscription, self._realtime.publisher
-        return Survey(
-            status=self._reply(facts, stored, fresh.worst, operations),
-            facts=facts,
-            freshness=fresh,
-            recording=self._recording.status(),
-            subscription=None if subscription is None else subscription.status,
-            publisher=None if publisher is None else publisher.status,
-            operations=self._queue.operations(),
-            jobs=self._scheduler.jobs,
-            gaps=stored.gaps,
-            waiting_since=stored.waiting_since,
-            states=stored.states,
-            accounts_deleted=stored.accounts_deleted,
-            damaged=len(facts.damaged),
-            last_purge=stored.last_purge,
-            condemned=stored.condemned,
+            accounts=stored.accounts,
+            not_enabled=stored.not_enabled,
         )
 
     def _reply(
@@ -259,7 +265,7 @@ class Standing:
             suspensions=suspension_views(
                 store, list(protected.suspensions.values()), named_max=keeping_condition.SUSPENSIONS_MAX
             ),
-            not_enabled=len(self._enrolling.left_out),
+            not_enabled=self._not_enabled(),
             last_scan=info.last_scan,
             last_scan_began=last_scan_began,
             last_purge=store.statistics.backup().last_purge_ended,
@@ -273,6 +279,11 @@ class Standing:
     def _name_of(self, account: str) -> str:
         known = self._store.index.find_account(account) if account else None
         return "" if known is None else str(known.metadata.get("name", ""))
+
+    def _not_enabled(self) -> int:
+        """Return how many of the accounts that there are now are not backed up."""
+        known = (self._store.index.item(one, one, Kind.ACCOUNT) for one in self._enrolling.left_out)
+        return sum(1 for one in known if one is not None and not one.deleted)
 
     def _smartscan_enabled(self) -> bool:
         scopes = Scopes(server=self._server_id)

@@ -49,6 +49,9 @@ def judge_scanners(facts: Facts) -> list[CheckView]:
     if not realtime and not scans:
         text = "NO BACKUP IS BEING MADE: the Realtime Scanner and the SmartScan schedule are both off"
         return [verdict.critical("scanners", text, ON_AGAIN)]
+    if facts.accounts and facts.not_enabled >= facts.accounts:
+        text = "NO BACKUP IS BEING MADE: every account is left out (backupEnabled is false)"
+        return [verdict.critical("scanners", text, "backupctl config set cos NAME backupEnabled true")]
     if not realtime:
         text = (
             "the Realtime Scanner is off: what changes and goes between two SmartScans is not in the backup"

@@ -151,8 +151,10 @@ def show_server_config(reply: ServerConfigReply, page: Page) -> None:
         ("config date", "type", "size", "archive"),
         [(local(one.date), visible(one.type), size(one.size), visible(one.path)) for one in reply.archives],
     )
-    if reply.values:
+    if reply.values or reply.query:
         page.line()
+    if reply.query and not reply.values:
+        page.line(f"nothing in it stands under {visible(reply.query)}; query / shows everything")
     for fact in reply.values:
         page.line(f"{visible(f'{fact.type}/{fact.id}/{fact.key}')}  {value_text(fact.value)}".rstrip())
     if reply.more:

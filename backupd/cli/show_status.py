@@ -33,6 +33,8 @@ def headline(status: StatusReply) -> str:
     if status.recoverable_until is not None:
         age = (status.now - status.recoverable_until).total_seconds()
         until = f"recoverable until {local(status.recoverable_until)}, {duration(age)} ago"
+    if not status.problems and status.recoverable_until is None and status.smartscan.active:
+        return f"The first scan runs: {until}."
     if not status.problems:
         return f"All is well: {until}."
     worst = "Danger" if any(one.severity is Severity.DANGER for one in status.problems) else "Attention"

@@ -280,7 +280,7 @@ class _Pass:
             self._note(looked)
             if rings is not None:
                 self._position.note(looked.step)
-                self._run.report(int(rings.share * 10_000), 10_000, unit="1/10,000 of the path")
+                self._run.report(int(rings.share * 10_000), 10_000, unit="ten-thousandths of the path")
             else:
                 self._run.report(self._found.files, unit="files")
 

@@ -37,6 +37,7 @@ from backupd.views import (
     LogLineView,
     NotificationView,
     Outcome,
+    ScannerView,
     ScheduleView,
     ServerFact,
 )
@@ -153,6 +154,8 @@ async def test_the_headline_never_promises_what_is_not():
     status = await World().status()
     fresh = msgspec.structs.replace(status, recoverable_until=None)
     assert headline(fresh) == "All is well: nothing can be recovered yet."
+    first = msgspec.structs.replace(fresh, smartscan=ScannerView(enabled=True, active=True))
+    assert headline(first) == "The first scan runs: nothing can be recovered yet."
     late = msgspec.structs.replace(status, recoverable_until=NOON - timedelta(hours=3))
     assert "3 h 0 min ago" in headline(late)
 
@@ -290,6 +293,8 @@ def test_archives_and_their_values():
     assert "servers/c.tar.gz" in text
     assert "\ndomain/example.com/status  active\n" in text
     assert "query TYPE/ID/KEY" in text
+    missed = shown(ServerConfigReply(type="standard", archives=(archive,), query="domain"))
+    assert "nothing in it stands under domain; query / shows everything" in missed
     assert "doBackupServerCustomizations start" in shown(ServerConfigReply(type="customizations"))
 
 

@@ -39,6 +39,7 @@ def test_all_well_is_no_problem() -> None:
     ("changed", "severity", "words"),
     [
         ({"realtime_enabled": False, "smartscan_enabled": False}, Severity.DANGER, "NO BACKUP"),
+        ({"accounts": 3, "not_enabled": 3}, Severity.DANGER, "every account is left out"),
         ({"realtime_active": False, "realtime_trouble": "port taken"}, Severity.DANGER, "port taken"),
         ({"realtime_active": False, "broker": REFUSING}, Severity.DANGER, "refused"),
         ({"last_scan": None}, Severity.DANGER, "no SmartScan has succeeded"),

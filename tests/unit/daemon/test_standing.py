@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from backupd.attributes import Scopes
 from backupd.states import ChangeType
 from daemon.publisher import PublisherStatus
 from daemon.subscription import SubscriptionStatus
@@ -159,3 +160,20 @@ class _settled:  # noqa: N801 - read as a word
 
     async def __aexit__(self, *_: object) -> None:
         await self._world.clock.advance(1)
+
+
+async def test_accounts_left_out_count_while_they_are_there(world: AnsweringWorld) -> None:
+    """With every living account left out no backup is made, and that is said; deleted ones do not count."""
+    await world.account("bob")
+    await world.scan_all()
+    for one in (ALICE, "bob"):
+        world.settings.set("backupEnabled", Scopes(account=one), False)
+    status = await world.standing.status()
+    assert status.accounts_not_enabled == 2
+    assert any("every account is left out" in problem.message for problem in status.problems)
+    world.settings.set("backupEnabled", Scopes(account="bob"), True)
+    world.server.remove_account(ALICE)
+    await world.scan_all(force=True)
+    status = await world.standing.status()
+    assert (status.accounts, status.accounts_not_enabled) == (1, 0)
+    assert not any("left out" in problem.message for problem in status.problems)

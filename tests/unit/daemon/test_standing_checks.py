@@ -53,6 +53,8 @@ def judged(checks: list[CheckView], name: str, outcome: Outcome, word: str) -> N
         ({}, OK, "works"),
         ({"realtime_enabled": False, "smartscan_enabled": False}, CRITICAL, "NO BACKUP IS BEING MADE"),
         ({"realtime_enabled": False}, WARNING, "ZxBackup_RealTimeScanner TRUE"),
+        ({"accounts": 3, "not_enabled": 3}, CRITICAL, "every account is left out"),
+        ({"accounts": 3, "not_enabled": 2}, OK, "works"),
         ({"smartscan_enabled": False}, WARNING, "SmartScan set global enabled true"),
         ({"realtime_active": False, "realtime_trouble": "the port is taken"}, CRITICAL, "the port is taken"),
         ({"realtime_active": False, "intake_paused": "disk full"}, CRITICAL, "disk full"),
