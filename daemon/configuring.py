@@ -18,6 +18,7 @@ from backupd.attributes import (
     checked,
     schedule_of,
     unrevealing,
+    why_no_pattern,
 )
 from backupd.control import AttributeReply, ConfigReply, DoneReply, Reply, SchedulesReply
 from backupd.errors import UnknownAccount, UnknownEntry, UsageError
@@ -115,7 +116,16 @@ class Configuring:
                 self._settings.set, attribute.name, scopes, self._judged(attribute, given["value"])
             )
         no_effect = f"{attribute.name} is kept, without effect here: {attribute.no_effect}"
-        return DoneReply(note=no_effect if attribute.no_effect else "")
+        return DoneReply(note=no_effect if attribute.no_effect else self._in_its_place(attribute.name, level))
+
+    def _in_its_place(self, attribute: str, level: str) -> str:
+        """Say where a value was set globally and this server has its own, which stays in force."""
+        if level != Level.GLOBAL or (Level.SERVER, self._server_id) not in self._settings.stored(attribute):
+            return ""
+        return (
+            f"this server has a value of its own, which stays in force; without it the global one counts: "
+            f"backupctl config unset server {self._server_name} {attribute}"
+        )
 
     async def _unset(self, level: str, given: Given) -> Reply:
         scopes = await self._scopes(level, given)
@@ -156,6 +166,11 @@ class Configuring:
                 f"scheduler {job.name} set {level} needs a value",
                 hint='give enabled true|false, pattern "0 4 * * *", or both',
             )
+        refused = why_no_pattern(given["pattern"]) if given["pattern"] is not None else ""
+        if refused:
+            raise UsageError(
+                f"{given['pattern'][:80]!r} is no pattern: {refused}", hint='such as "0 4 * * *"'
+            )
         scopes = await self._scopes(level, given)
         async with self._setting:
             before = schedule_of(self._settings.get(job.attribute, scopes).value)
@@ -167,7 +182,7 @@ class Configuring:
             await asyncio.to_thread(self._settings.set, job.attribute, scopes, value)
         running = next((one for one in self._scheduler.jobs if one.name == job.name), None)
         note = "" if running is None else running.note
-        return DoneReply(note=f"{job.name}: {note}" if note else "")
+        return DoneReply(note=f"{job.name}: {note}" if note else self._in_its_place(job.attribute, level))
 
     # ------------------------------------------------------------------- scopes
 

@@ -165,8 +165,13 @@ def check_backup_path(chosen: Path, current: Path, server_id: str) -> None:
         raise ConfigError(
             f"{chosen} and the Backup Path {current} lie in each other", hint="choose one apart"
         )
+    if not wanted.parent.is_dir():
+        raise ConfigError(
+            f"{wanted.parent} is no directory, so {chosen} is not made in it",
+            hint="is it written right, is its file system mounted? Else make it first",
+        )
     try:
-        wanted.mkdir(mode=0o700, parents=True, exist_ok=True)
+        wanted.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise ConfigError(
             f"{chosen} can't be made: {error.strerror}", hint="make it, and give it to the service's user"

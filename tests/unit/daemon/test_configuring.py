@@ -154,7 +154,7 @@ async def test_a_schedule_needs_a_value_that_is_one(world: AnsweringWorld) -> No
     """Nothing given, and what is no cron pattern, are usage errors; nothing changes."""
     with pytest.raises(UsageError, match="needs a value"):
         await world.ask("scheduler", "purge set global", enabled=None, pattern=None)
-    with pytest.raises(UsageError, match="cron pattern"):
+    with pytest.raises(UsageError, match="'never' is no pattern: a cron pattern has 5 fields"):
         await world.ask("scheduler", "purge set global", enabled=None, pattern="never")
     assert (await schedule(world, "purge get global")).pattern == "0 4 * * 6"
 
@@ -166,3 +166,17 @@ async def test_a_job_that_does_nothing_yet_says_so(world: AnsweringWorld) -> Non
     assert isinstance(reply, DoneReply)
     assert "nothing runs" in reply.note
     assert "nothing runs" in (await schedule(world, "remoteMetadataUpload get global")).note
+
+
+async def test_a_global_value_that_does_not_count_here_says_so(world: AnsweringWorld) -> None:
+    """Where this server has its own value, setting the global one tells how to have that count."""
+    days = {"attribute": "ZxBackup_DataRetentionDays"}
+    assert await world.ask("config", "set global", **days, value="20") == DoneReply()
+    assert await world.ask("config", "set server", server="local", **days, value="30") == DoneReply()
+    reply = await world.ask("config", "set global", **days, value="25")
+    assert isinstance(reply, DoneReply)
+    assert "config unset server mail ZxBackup_DataRetentionDays" in reply.note
+    await world.ask("scheduler", "purge set server", enabled=False, pattern=None, target_server="local")
+    reply = await world.ask("scheduler", "purge set global", enabled=True, pattern=None)
+    assert isinstance(reply, DoneReply)
+    assert "a value of its own" in reply.note
