@@ -218,7 +218,8 @@ class Configuring:
 
     def _known_entry(self, kind: Kind, name_or_id: str) -> str:
         for entry in self._store.index.entries(kind):
-            if name_or_id and name_or_id in (entry.item, entry.metadata.get("name")):
+            name = str(entry.metadata.get("name") or "")
+            if name_or_id and (name_or_id == entry.item or name_or_id.casefold() == name.casefold()):
                 return entry.item
         return ""
 

@@ -104,8 +104,12 @@ class SmartScan:
         basis = self._store.journal.last_sequence
         moment = self._clock.now()
         accounts = await self._appserver.accounts()
-        chosen = [one for one in accounts if account in (one.id, one.name)]
         index = self._store.index
+        chosen = [one for one in accounts if account == one.id or account.casefold() == one.name.casefold()]
+        if not chosen:
+            # Under an address that it had before, say: what is listed was not deleted, whatever it is called.
+            known = await asyncio.to_thread(index.find_account, account)
+            chosen = [one for one in accounts if known is not None and one.id == known.item]
         if not chosen:
             return await self._scan_missing(run, account, options, {one.id for one in accounts})
         if not any(self._enrolment.is_enabled(one.id, one.metadata) for one in chosen):

@@ -168,6 +168,12 @@ async def test_a_job_that_does_nothing_yet_says_so(world: AnsweringWorld) -> Non
     assert "nothing runs" in (await schedule(world, "remoteMetadataUpload get global")).note
 
 
+async def test_a_cos_is_known_in_any_case(world: AnsweringWorld) -> None:
+    """Names are compared as addresses are."""
+    await world.ask("config", "set cos", cos="GOLD", attribute=ENABLED, value="false")
+    assert (await value(world, "cos", ENABLED, cos="gold"))[0] is False
+
+
 async def test_a_global_value_that_does_not_count_here_says_so(world: AnsweringWorld) -> None:
     """Where this server has its own value, setting the global one tells how to have that count."""
     days = {"attribute": "ZxBackup_DataRetentionDays"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from backupd.appservers.base import Account, DirectoryEntry, Listing, Reading
@@ -177,6 +178,20 @@ async def test_an_account_scan_of_a_deleted_account_has_nothing_to_do(world: Bac
     assert "nothing to scan" in await world.scan_account("bob@example.com")
     with pytest.raises(UnknownAccount, match="carol"):
         await world.scan_account("carol")
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+async def test_an_account_in_another_spelling_is_no_deleted_one(world: BackupWorld, *, renamed: bool) -> None:
+    """Its address in other case, or the one that it had before, means the account that is listed."""
+    await world.account("bob")
+    await world.scan_all()
+    if renamed:
+        bob = world.server._accounts["bob"]
+        bob.account = msgspec.structs.replace(bob.account, name="robert@example.com")
+    verdict = await world.scan_account("BOB@Example.com")
+    assert "0 deleted" in verdict
+    assert not world.history("bob", account="bob", kind=Kind.ACCOUNT)[-1].deleted
+    assert "0 deleted" in await world.scan_account("bob")
 
 
 async def test_a_new_account_under_an_old_address_is_recorded(world: BackupWorld) -> None:
