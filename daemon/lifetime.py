@@ -197,6 +197,7 @@ class Daemon:
             self._guard,
             self._enrolling,
             clock=clock,
+            believed_now=self._clock_watch.believed_now,
             server=config.server.name,
             tell=self._announcing.tell,
             look_soon=self._announcing.look_soon,

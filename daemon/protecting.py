@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
+from datetime import datetime
 
 import structlog
 
@@ -44,7 +45,8 @@ log = structlog.get_logger(__name__)
 class Protecting:
     """Runs the guard and answers `legalHold` and the commands about suspended retention.
 
-    `tell` takes a message for admins, `look_soon` is called when there are new problems or fewer.
+    `tell` takes a message for admins, `look_soon` is called when there are new problems or fewer. Losses are
+    judged as of `believed_now`: by a clock that is behind, those of months would be of one day.
     """
 
     def __init__(
@@ -54,12 +56,14 @@ class Protecting:
         enrolling: Enrolling,
         *,
         clock: Clock,
+        believed_now: Callable[[], datetime],
         server: str,
         tell: Callable[[Message], None],
         look_soon: Callable[[], None],
     ) -> None:
         self._store = store
         self._guard = guard
+        self._believed_now = believed_now
         self.enrolling = enrolling
         self._clock = clock
         self._server = server
@@ -102,7 +106,7 @@ class Protecting:
         if deleted == self._deleted and now - self._looked < LOOK_SECONDS_MAX:
             return
         await asyncio.to_thread(self.enrolling.refresh)
-        new = await asyncio.to_thread(self._guard.examine, self._clock.now())
+        new = await asyncio.to_thread(lambda: self._guard.examine(self._believed_now()))
         self._deleted, self._looked = deleted, now
         if new:
             self._look_soon()

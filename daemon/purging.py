@@ -129,7 +129,7 @@ class Purging:
 
         Whoever lost an unusual share of his items is looked for first, so that nothing of it is taken away.
         """
-        await asyncio.to_thread(self._guard.examine, self._clock.now())
+        await asyncio.to_thread(lambda: self._guard.examine(self._clock_watch.believed_now()))
         verdict = await self._purge(self._store, self._rounds, is_ours=True).run(run, wanted)
         if wanted.dry_run:
             return verdict

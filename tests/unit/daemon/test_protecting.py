@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,22 @@ async def test_the_guard_looks_by_itself(world: AnsweringWorld) -> None:
         await world.clock.wait_until_asleep()
         assert (await world.standing.status()).retention_suspended == 1
         task.cancel()
+
+
+async def test_a_clock_that_is_behind_suspends_nobody(world: AnsweringWorld) -> None:
+    """Deletions of months are no loss of one day because the clock went back: the time is reckoned."""
+    world.settings.set("backupMassDeletionMinimum", Scopes(), 5)
+    messages = [one.item for one in world.store.index.items("carol") if one.kind is Kind.MESSAGE]
+    for item in messages[: len(messages) // 2]:
+        world.server.remove("carol", item)
+        await world.scan_all(force=True)
+        world.clock.tick(10 * 86_400)
+    assert world.guard.examine(world.clock.now()) == []
+    world.behind = timedelta(days=365)
+    world.clock.jump(-365 * 86_400)
+    await world.protecting._look(0.0)
+    assert (await world.standing.status()).retention_suspended == 0
+    assert world.guard.examine(world.clock.now()), "else the test proves nothing"
 
 
 async def test_a_cos_may_have_limits_of_its_own(world: AnsweringWorld) -> None:
