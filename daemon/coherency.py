@@ -210,7 +210,7 @@ def view(store: Store) -> CoherencyView:
     return CoherencyView(
         findings=sum(open_.values()),
         dangers=sum(count for code, count in open_.items() if SORTS[code].weight is Weight.DANGER),
-        lost=sum(told.values()),
+        lost=told.get("blob.lost", 0),
         words=in_words(open_),
         counts=known.counts,
         last_run=known.last_run,

@@ -15,6 +15,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 
 from backupd import durable
@@ -40,7 +41,7 @@ class Journal:
         Raises `BackupPathRefused` for a newer format, `SpaceExhausted`, `OSError`.
         """
         self.directory = directory
-        self.damaged: list[str] = []
+        self.damaged: list[CorruptJournal] = []
         self._segment_bytes_max = segment_bytes_max
         self._writable = writable
         self._lock = threading.Lock()
@@ -166,7 +167,11 @@ class Journal:
 
     def _open(self) -> None:
         headerless = [segment for segment in self._segments if not _has_header(segment)]
-        self.damaged += [_header_damage(segment) for segment in headerless if segment != self._segments[-1]]
+        self.damaged += [
+            _header_damage(segment, following.first - 1)
+            for segment, following in pairwise(self._segments)
+            if segment in headerless
+        ]
         if not self._segments:
             if self._writable:
                 self._begin(1)
@@ -181,7 +186,7 @@ class Journal:
             self._must_roll = True  # a crash while the segment began: nothing in it was acknowledged
             return
         if newest in headerless:
-            self.damaged.append(_header_damage(newest))
+            self.damaged.append(_header_damage(newest, self._last))
         if self._writable:
             # What a process that died had not synced yet is handed out from here on.
             os.fdatasync(self._descriptor)
@@ -194,7 +199,7 @@ class Journal:
             elif found.found is None:
                 self._treat_tail(newest, found.offset, size)
             else:
-                self.damaged.append(str(damage_error(newest, found.offset, found.found.sequence - 1)))
+                self.damaged.append(damage_error(newest, found.offset, found.found.sequence - 1))
 
     def _treat_tail(self, newest: Segment, offset: int, size: int) -> None:
         if segments.is_torn(self._descriptor, offset, size):
@@ -206,7 +211,7 @@ class Journal:
         self._last += (size - offset) // segments.RECORD_HEADER_BYTES + 1
         self._end = size
         self._must_roll = True
-        self.damaged.append(str(damage_error(newest, offset, self._last)))
+        self.damaged.append(damage_error(newest, offset, self._last))
 
     def _make_room(self, first: int, group_bytes: int) -> None:
         """Make the open segment ready for a group: cut what failed before, or begin a new one."""
@@ -268,8 +273,9 @@ def _has_header(segment: Segment) -> bool:
     return header is not None and header.first == segment.first
 
 
-def _header_damage(segment: Segment) -> str:
-    return f"{segment.path}: the header does not check (at offset 0)"
+def _header_damage(segment: Segment, last: int) -> CorruptJournal:
+    message = f"{segment.path}: the header does not check (at offset 0)"
+    return CorruptJournal(message, resume_after=last, path=str(segment.path), offset=0)
 
 
 def _write_at(descriptor: int, content: bytes, offset: int) -> None:

@@ -198,12 +198,14 @@ class Store:
         try:
             self.ledger = Ledger(layout.ledger, writable=writable)
             self.journal = Journal(layout.journal, writable=writable, segment_bytes_max=segment_bytes_max)
-            self.damaged += self.journal.damaged
             if writable:
                 self.blobs.remove_leftovers()
                 # What a process that died had written but not synced is relied on from here on.
                 durable.sync_file_system(layout.root)
             self._open_index(writable=writable)
+            # Damage that the recorder has passed was recorded, or has its gap.
+            cursor = self.index.cursor()
+            self.damaged += [str(one) for one in self.journal.damaged if one.resume_after > cursor]
             if writable:
                 self.journal.begin_after(max(self.index.cursor(), self.index.highest_transaction()))
                 if not self.index_was_built:

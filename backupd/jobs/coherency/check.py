@@ -30,7 +30,7 @@ from backupd.jobs.coherency.rotation import Position, Rings
 from backupd.jobs.coherency.shelves import ACCOUNT_PARTS, Ring, Step, Walk
 from backupd.jobs.coherency.workers import Lookers
 from backupd.operations import Run
-from backupd.store import index_audit, layout, unwritten
+from backupd.store import index_audit, index_queries, layout, unwritten
 from backupd.store.foreign_files import Tree
 from backupd.store.index_queries import APPLICATION, VERSION
 from backupd.volumes.local import STAGED
@@ -161,6 +161,7 @@ class _Pass:
         self._gone: list[ItemKey] = []
         self._mentioned = DigestSet(scratch / "mentioned")
         self._known_accounts: list[str] = []
+        self._recorded = 0
         self._unreferenced = DigestSet(scratch / "unreferenced")
         self._needed = DigestSet(scratch / "needed")
         self._start_share = 0.0
@@ -226,6 +227,7 @@ class _Pass:
                     detail = f"it is of version {versions[1]}"
                 else:
                     self._known_accounts = index_audit.accounts(connection)
+                    self._recorded = index_queries.meta(connection, "cursor")
             finally:
                 connection.close()
         except FileNotFoundError:
@@ -246,7 +248,7 @@ class _Pass:
         self._found.findings.add(found)
         self._mentioned.add(digests)
         self._run.check()
-        self._found.findings.add(top.look_at_journal(self._tree, self._mentioned.add))
+        self._found.findings.add(top.look_at_journal(self._tree, self._mentioned.add, self._recorded))
 
     # ---------------------------------------------------------------------- shelves
 

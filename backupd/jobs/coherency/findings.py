@@ -157,6 +157,11 @@ SORTS: dict[str, Sort] = {
         "records of the journal can't be read: changes that were not recorded yet are lost",
         "the daemon steps over it and scans; keep the file",
     ),
+    "journal.passed": Sort(
+        _TOLD,
+        "records of the journal can't be read; the recorder is past them: recorded, or made up for by a scan",
+        "nothing: they go with their segment, once retention has passed",
+    ),
     "ledger.missing": Sort(
         _ATTENTION,
         "there is no ledger: settings and operations are those of a new backup",

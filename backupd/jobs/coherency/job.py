@@ -148,8 +148,11 @@ def judge(checked: Checked, mended: Mended | None, wanted: Wanted) -> Verdict:
         if mended.aside:
             words.append(f"what was damaged is in {mended.aside}")
         is_clean = not left and not mended.lost
+    lost = {code: told.pop(code) for code in ("blob.lost",) if code in told}
+    if lost:
+        words.append(f"known as lost for good: {in_words(lost)}")
     if told:
-        words.append(f"known as lost for good: {in_words(told)}")
+        words.append(f"past, and nothing to be done: {in_words(told)}")
     if wanted.is_bounded:
         words.append(f"{checked.share:.1%} of the pass is done")
     return Verdict(

@@ -188,8 +188,11 @@ def _mentioned(connection: sqlite3.Connection) -> set[str]:
 # ------------------------------------------------------------------------------ journal
 
 
-def look_at_journal(tree: Tree, mention: Mention) -> list[Finding]:
-    """Return what is wrong with the journal; `mention` hears of the contents that its entries name."""
+def look_at_journal(tree: Tree, mention: Mention, recorded: int = 0) -> list[Finding]:
+    """Return what is wrong with the journal; `mention` hears of the contents that its entries name.
+
+    `recorded` is the number up to which the recorder has come: damage before it takes nothing any more.
+    """
     found, problems = there(tree, layout.JOURNAL, "journal.corrupt")
     problems += open_to_others(layout.JOURNAL, found)
     known: list[tuple[int, str]] = []
@@ -202,7 +205,7 @@ def look_at_journal(tree: Tree, mention: Mention) -> list[Finding]:
     for place, (first, path) in enumerate(known):
         following = known[place + 1][0] if place + 1 < len(known) else None
         for attempt in (1, 2):
-            reported = _segment(tree, path, first, following, mention)
+            reported = _segment(tree, path, first, following, mention, recorded)
             if not reported or attempt > 1:
                 break
             time.sleep(SETTLE_SECONDS)  # an append may have been under way
@@ -210,8 +213,22 @@ def look_at_journal(tree: Tree, mention: Mention) -> list[Finding]:
     return problems
 
 
-def _segment(tree: Tree, path: str, first: int, following: int | None, mention: Mention) -> list[Finding]:
+def _judge_damage(descriptor: int, size: int, damage: Damage, following: int | None, recorded: int) -> str:
+    """Return the code of bytes that are no record."""
+    behind = following if damage.found is None else damage.found.sequence
+    if behind is not None and behind <= recorded + 1:
+        return "journal.passed"
+    is_tail = behind is None
+    return (
+        "journal.torn" if is_tail and segments.is_torn(descriptor, damage.offset, size) else "journal.corrupt"
+    )
+
+
+def _segment(
+    tree: Tree, path: str, first: int, following: int | None, mention: Mention, recorded: int
+) -> list[Finding]:
     digests: list[str] = []
+    passed: list[Finding] = []
     try:
         with tree.open(path) as file:
             descriptor = file.fileno()
@@ -232,15 +249,15 @@ def _segment(tree: Tree, path: str, first: int, following: int | None, mention: 
                         digests.clear()
                     expected = found.sequence + 1
                     continue
-                is_tail = found.found is None and following is None
-                code = "journal.corrupt"
-                if is_tail and segments.is_torn(descriptor, found.offset, size):
-                    code = "journal.torn"
-                return [Finding(code=code, path=path, detail=f"no valid record at offset {found.offset}")]
+                judged = _judge_damage(descriptor, size, found, following, recorded)
+                finding = Finding(code=judged, path=path, detail=f"no valid record at offset {found.offset}")
+                if judged != "journal.passed":
+                    return [finding]
+                passed = passed or [finding]
     except FileNotFoundError:
         return []  # recorded, and removed since it was listed
     except OSError as error:
         return [Finding(code="journal.corrupt", path=path, detail=why_unreadable(error))]
     finally:
         mention(digests)
-    return []
+    return passed

@@ -114,6 +114,12 @@ def newest(path: Path) -> Path:
     return max((path / "journal").iterdir())
 
 
+def unrecorded(path: Path) -> None:
+    """Flip a byte of the journal in front of the recorder's cursor."""
+    sql(path, "UPDATE meta SET value = 0 WHERE name = 'cursor'")
+    flip(newest(path), 60)
+
+
 def archive(path: Path) -> Path:
     """Return the archive of the configuration."""
     return next((path / "servers").glob("configuration_*"))
@@ -242,8 +248,15 @@ DAMAGES = (
         "mapper.corrupt",
     ),
     Damage(
-        "journal with a flipped byte",
+        "journal with a flipped byte in what was recorded",
         lambda path: flip(newest(path), 60),
+        "journal.passed",
+        1,
+        "journal.passed",
+    ),
+    Damage(
+        "journal with a flipped byte in what was not recorded yet",
+        unrecorded,
         "journal.corrupt",
         1,
         "journal.corrupt",

@@ -216,7 +216,7 @@ def test_every_bit_flipped(tmp_path, no_sync):
         assert len(found) == 2, place
         assert set(found) < set(numbered(1, 3)), place
         assert len(errors) == len(journal.damaged) == 1, place
-        assert str(path) in journal.damaged[0]
+        assert str(path) in str(journal.damaged[0])
         assert f"offset {errors[0].facts['offset']}" in errors[0].message
         assert path.read_bytes() == flipped, "damage is never cut"
         first = journal.append(payloads(1, 9))

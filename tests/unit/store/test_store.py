@@ -218,6 +218,20 @@ def test_damaged_journal_is_listed(path):
         assert str(segment) in again.damaged[0]
 
 
+def test_damage_that_the_recorder_has_passed_is_no_alarm(path):
+    """What was recorded before its journal record was damaged is not named at open."""
+    with opened(path) as store:
+        recorded(store, 20)
+        store.checkpoint(20)
+        (segment,) = store.layout.journal.iterdir()
+    content = bytearray(segment.read_bytes())
+    content[100] ^= 0xFF
+    segment.write_bytes(content)
+    with opened(path) as again:
+        assert len(again.journal.damaged) == 1
+        assert again.damaged == []
+
+
 def test_reading_beside_a_daemon(path):
     """A reader sees what was committed while the writer goes on, and changes nothing."""
     with opened(path) as store:
