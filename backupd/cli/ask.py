@@ -35,6 +35,8 @@ from backupd.views import OperationView
 
 ANSWER_SECONDS = 120.0
 """How long to wait for any sign of life; streams send one every 15 seconds."""
+STATUS_SECONDS = 15.0
+"""The status comes within a moment: one that does not is an answer, too."""
 PIECE_BYTES = 1 << 16
 EVENT_LINE_BYTES_MAX = 1 << 22
 
@@ -95,6 +97,8 @@ class Daemon:
         given = {name: value for name, value in parameters.items() if value is not None}
         body = encode(CommandRequest(parameters=given))
         content = b""
+        if command.name == "status":
+            self._seconds = min(self._seconds, STATUS_SECONDS)
         with self._answer("POST", f"/v1/commands/{command.module}/{words}", body) as answer:
             content = self._read(answer)
         return self._decoded(content), content
@@ -171,7 +175,7 @@ class Daemon:
         except TimeoutError as error:
             raise DaemonUnreachable(
                 f"the daemon on {self._path} gave no answer for {self._seconds:.0f} s",
-                hint="look into its log",
+                hint="it is busy or hangs: see its log; systemctl kill -s USR1 backupd has it tell where",
             ) from error
         except (OSError, http.client.HTTPException) as error:
             raise DaemonUnreachable(
