@@ -100,7 +100,9 @@ TABLE = (
     _gauge("operation_last_success_timestamp_seconds", "When one of this type last succeeded.", "type"),
     _gauge("operation_last_duration_seconds", "How long the last success of this type ran.", "type"),
     _gauge(
-        "operation_last_failed", "1 if the last ended one of this type failed or was interrupted.", "type"
+        "operation_last_failed",
+        "1 if one of this type failed or was interrupted, and nothing has mended that since.",
+        "type",
     ),
     _gauge(
         "coherency_findings",
