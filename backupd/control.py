@@ -97,9 +97,10 @@ class DoneReply(Answer, frozen=True, kw_only=True, tag="done"):
 
 
 class OperationReply(Answer, frozen=True, kw_only=True, tag="operation"):
-    """One operation: queued by a command, or asked about."""
+    """One operation: queued by a command, or asked about. `note` says what of the command has no effect."""
 
     operation: OperationView
+    note: str = ""
 
 
 class OperationsReply(Answer, frozen=True, kw_only=True, tag="operations"):

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 
 from backupd.commands import COMMANDS, CommandKind
 from backupd.control import CommandRequest, OperationReply, OperationsReply, Reply, ServicesReply, StatusReply
-from backupd.errors import BackupdError, UsageError
+from backupd.errors import BackupdError, UnknownAccount, UsageError
 from backupd.store.store import Store
 from backupd.views import OperationView
 from daemon import views
@@ -31,6 +31,11 @@ def names_of(server_id: str, server_name: str) -> frozenset[str]:
     return frozenset({server_id, server_name, "localhost", "local", "all_servers"})
 
 
+_WHOSE = {"doUndelete": "account", "doRestoreOnNewAccount": "source_account"}
+"""The parameters of operations that name an account which the backup must know."""
+NO_MAIL = "nobody is told by e-mail: [notifications] smtp_host is not set in backupd.toml"
+
+
 class Answers:
     """The daemon's side of the control socket. `parts` are the tables of those who answer besides."""
 
@@ -45,7 +50,9 @@ class Answers:
         names: frozenset[str],
         metrics: Callable[[], Awaitable[str]],
         parts: Iterable[Mapping[str, Answering]],
+        sends_mail: bool = True,
     ) -> None:
+        self._sends_mail = sends_mail
         self._store = store
         self._queue = queue
         self._services = services
@@ -123,11 +130,20 @@ class Answers:
             if type_ == "doItemRestore":
                 account, item = str(given["account"]), given["item_id"]
                 await asyncio.to_thread(views.history_of, self._store, account, item)
+            elif type_ in _WHOSE:
+                await asyncio.to_thread(self._check_account, str(given[_WHOSE[type_]]))
             parameters = {name: value for name, value in given.items() if value is not None}
             operation = await self._queue.submit(type_, parameters, started_by=caller.name)
-            return OperationReply(operation=views.operation_view(operation))
+            note = "" if self._sends_mail or not given.get("notifications") else NO_MAIL
+            return OperationReply(operation=views.operation_view(operation), note=note)
 
         return answering
+
+    def _check_account(self, account: str) -> None:
+        if self._store.index.find_account(account) is None:
+            raise UnknownAccount(
+                f"no account {account[:100]!r} in the backup", hint="getAvailableAccounts lists them"
+            )
 
     async def _stop(self, given: Given, _caller: Caller) -> Reply:
         operation = await self._queue.stop(given["operation_uuid"])

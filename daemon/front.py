@@ -124,4 +124,5 @@ class Front:
                 Telling(of.announcing.kept, of.announcing.logs, of.queue).table(),
                 doctor.table(),
             ),
+            sends_mail=of.config.notifications.smtp_host is not None,
         )

@@ -154,6 +154,7 @@ def _ask(daemon: Daemon, request: Request, command: Command) -> int:
         return _write_content(daemon, reply)
     page = page_for(sys.stdout)
     if isinstance(reply, OperationReply) and (options.sync or options.progress):
+        _noted(reply.note, json=options.json)
         try:
             return follow(daemon, reply.operation, page, json=options.json, progress=options.progress)
         except KeyboardInterrupt:
@@ -181,10 +182,15 @@ def _shown(reply: CoherencyReply, request: Request, command: Command) -> int:
 
 def _ended(reply: Reply, *, json: bool) -> int:
     """Say what is to be said beside an answer, and return the exit status that it means."""
-    if isinstance(reply, DoneReply) and reply.note and not json:
-        sys.stdout.flush()
-        warn(f"note: {visible(reply.note)}")
+    if isinstance(reply, DoneReply | OperationReply):
+        _noted(reply.note, json=json)
     return EXIT_STATUS_OF_OUTCOME[reply.outcome] if isinstance(reply, DoctorReply) else 0
+
+
+def _noted(note: str, *, json: bool) -> None:
+    if note and not json:
+        sys.stdout.flush()
+        warn(f"note: {visible(note)}")
 
 
 def _write_lists(reply: AccountsReply, output: str, request: Request) -> str:

@@ -91,6 +91,25 @@ async def test_a_restore_that_can_only_fail_is_refused_at_once(world: AnsweringW
     assert await world.answers.operations() == []
 
 
+async def test_restores_of_nobody_are_refused_at_once(world: AnsweringWorld) -> None:
+    """An account that the backup does not know fails no operation: a slip of the pen is no problem."""
+    with pytest.raises(UnknownAccount, match="nobody"):
+        await world.ask("backup", "doUndelete", account="nobody@example.com")
+    with pytest.raises(UnknownAccount, match="nobody"):
+        await world.ask("backup", "doRestoreOnNewAccount", source_account="nobody@example.com")
+    assert world.queue.operations() == []
+
+
+@pytest.mark.parametrize("sends_mail", [True, False])
+async def test_recipients_that_nobody_writes_to_are_told(world: AnsweringWorld, *, sends_mail: bool) -> None:
+    """Addresses given with an operation are for nothing where no mail server is set; the answer says so."""
+    world.answers._sends_mail = sends_mail
+    for to in (None, ["a@example.com"]):
+        reply = await world.ask("backup", "doSmartScan", action="start", notifications=to)
+        assert isinstance(reply, OperationReply)
+        assert bool(reply.note) is (to is not None and not sends_mail)
+
+
 async def test_items_are_found_and_shown(world: AnsweringWorld) -> None:
     """Search by text, state and id; getItem with states or the way to the content."""
     deleted = await given(world, "backup", "doItemSearch", account="alice@example.com")
