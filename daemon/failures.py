@@ -1,9 +1,10 @@
 """Failures: which operations ended badly and nothing has mended that since. Pure.
 
 The last operation of a type counts, and of each account where it is about one: that another account could be
-scanned mends nothing. A SmartScan that succeeds has scanned every account. One that was stopped or taken out
-of the queue, that only tried (`dry_run`), or that was about another Backup Path, says nothing. What no
-schedule repeats, a restore for example, is told for some days: whoever gave it knows how it ended.
+scanned mends nothing. One about all that succeeds mends those about single accounts, a SmartScan every
+account's scan. One that was stopped or taken out of the queue, that only tried (`dry_run`), or that was about
+another Backup Path, says nothing. What no schedule repeats, a restore for example, is told for some days:
+whoever gave it knows how it ended.
 """
 
 from __future__ import annotations
@@ -49,9 +50,10 @@ def last_of_each(operations: Iterable[One], now: datetime) -> list[One]:
     for one in operations:
         if one.status not in _TELLING or one.parameters.get("dry_run") or _is_elsewhere(one):
             continue
-        if one.type == SMARTSCAN_TYPE and one.status is OperationStatus.SUCCESSFUL:
-            last = {key: kept for key, kept in last.items() if kept.type != ACCOUNT_SCAN_TYPE}
         place = (one.type, _subject(one))
+        if one.status is OperationStatus.SUCCESSFUL and not _subject(one):
+            mended = SCAN_TYPES if one.type == SMARTSCAN_TYPE else {one.type}
+            last = {key: kept for key, kept in last.items() if kept.type not in mended}
         last.pop(place, None)
         last[place] = one
     return [one for one in last.values() if not _is_past(one, now)]

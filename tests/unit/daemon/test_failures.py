@@ -43,6 +43,11 @@ def operation(type_: str, status: OperationStatus, parameters: dict[str, Any] | 
         ([("doPurge", FAILED), ("doPurge", OK, {"dry_run": True})], ["doPurge"]),
         ([("doPurge", FAILED), ("doPurge", OK, {"backup_path": "/other"})], ["doPurge"]),
         ([("doPurge", OK), ("doPurge", FAILED, {"backup_path": "/nowhere"})], []),
+        ([("doCoherencyCheck", FAILED, {"accountIds": ["a"]}), ("doCoherencyCheck", OK)], []),
+        (
+            [("doCoherencyCheck", FAILED), ("doCoherencyCheck", OK, {"accountIds": ["a"]})],
+            ["doCoherencyCheck"],
+        ),
         ([("doUndelete", FAILED, A), ("doUndelete", OK, B)], ["doUndelete"]),
     ],
 )
