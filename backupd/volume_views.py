@@ -27,8 +27,9 @@ class VolumeView(msgspec.Struct, frozen=True, kw_only=True):
     """The external volume: what waits to go there, what of it is cached, how sending goes.
 
     Bytes are those of files. `damaged_objects` of the waiting ones can't be sent, for they are damaged in the
-    Backup Path. Counts are since the daemon's start, rates of the last minutes. `error` is why sending does
-    not go on at the moment; everything waiting stays in the Backup Path meanwhile.
+    Backup Path, or what has their name outside is. Counts are since the daemon's start, rates of the last
+    minutes. `error` is why sending does not go on at the moment; everything waiting stays in the Backup Path
+    meanwhile.
     """
 
     title: str

@@ -143,7 +143,7 @@ TABLE = (
     _gauge("upload_waiting_objects", "Blobs that are not confirmed on the external volume yet."),
     _gauge("upload_waiting_bytes", "Bytes of their files."),
     _gauge("upload_oldest_age_seconds", "How long the oldest of them has been waiting."),
-    _gauge("upload_damaged_objects", "Blobs that can't be sent: they are damaged in the Backup Path."),
+    _gauge("upload_damaged_objects", "Blobs that can't be sent: damaged, here or where they should go."),
     _counter("upload_sent_objects_total", "Blobs that were sent and confirmed."),
     _counter("upload_sent_bytes_total", "Bytes of their files."),
     _counter("upload_failures_total", "Attempts to send that failed; each is made again."),

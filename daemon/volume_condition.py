@@ -83,8 +83,9 @@ def _others(volume: VolumeView) -> list[Problem]:
         found.append(
             _attention(
                 NOT_SENT,
-                f"{volume.damaged_objects:,} blobs can't be sent, they are damaged here: {volume.damage}",
-                "check the disk of the Backup Path; once the file is moved aside a deep scan stores it again",
+                f"{volume.damaged_objects:,} blobs can't be sent: {volume.damage}",
+                "a file that is damaged here: check the disk, move it aside, a deep scan stores it again; an "
+                "object that is wrong outside: remove it with a key that may",
             )
         )
     if volume.rebuilding:

@@ -15,7 +15,7 @@ import zstandard
 
 from backupd.errors import CorruptBlob
 from backupd.items import digest_text
-from backupd.volumes.base import ByteSource
+from backupd.volumes.base import ByteSource, ObjectDamaged
 
 MAGIC = b"\x28\xb5\x2f\xfd"
 _SKIPPED_MAGIC = b"\x2a\x4d\x18"
@@ -42,6 +42,9 @@ def open_verified(
     """
     try:
         return io.BufferedReader(_verifying(file, digest, path, bytes_max, stored), _BUFFER_BYTES)
+    except ObjectDamaged as error:
+        file.close()
+        raise _corrupt(path, error.message, digest) from error
     except BaseException:
         file.close()
         raise
@@ -135,6 +138,8 @@ class _VerifyingReader(io.RawIOBase):
             chunk = self._source.read(min(len(buffer), self._size - self._read + 1))
         except zstandard.ZstdError as error:
             raise _corrupt(self._path, str(error), self._digest) from error
+        except ObjectDamaged as error:
+            raise _corrupt(self._path, error.message, self._digest) from error
         self._read += len(chunk)
         if self._read > self._size:
             raise _corrupt(self._path, f"it holds more than the {self._size} bytes it tells", self._digest)

@@ -8,7 +8,8 @@ Invariants: content under a name never changes and is never overwritten; a name 
 content or not at all. All methods block and may be called from any thread.
 
 Failure: `NameMissing` and `NameRefused` are permanent (trying again can't help), `SpaceExhausted` passes
-once there is space, any other `VolumeError` is permanent only where it says so.
+once there is space, any other `VolumeError` is permanent only where it says so. `get`, `size` and reading may
+raise `ObjectDamaged`, which says nothing of other objects.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ class NameMissing(VolumeError):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"nothing rests under {name!r}", permanent=True, name=name)
+
+
+class ObjectDamaged(VolumeError):
+    """What rests under a name is not what was put there: it is about this object, not about the volume."""
 
 
 class NameRefused(VolumeError):

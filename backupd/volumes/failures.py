@@ -11,6 +11,7 @@ from datetime import datetime
 
 from backupd.clock import written
 from backupd.errors import VolumeError
+from backupd.volumes.base import ObjectDamaged
 
 
 class VolumeUnreachable(VolumeError):
@@ -32,7 +33,7 @@ class VolumeBusy(VolumeUnreachable):
         self.wait_seconds = wait_seconds
 
 
-class CorruptObject(VolumeError):
+class CorruptObject(ObjectDamaged):
     """Bytes are not those that were stored: read or sent wrongly once, or for good. Transient: once more."""
 
     def __init__(self, message: str, *, hint: str = "", **facts: object) -> None:

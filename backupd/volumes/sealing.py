@@ -23,8 +23,7 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from backupd.errors import VolumeError
-from backupd.volumes.base import ByteSource
+from backupd.volumes.base import ByteSource, ObjectDamaged
 from backupd.volumes.keyring import KEY_BYTES, KEY_ID_BYTES, WRAPPED_MORE_BYTES, Keyring, WrongUnwrap
 
 MAGIC = b"bksealed"
@@ -38,7 +37,7 @@ HEADER_BYTES = _HEADER.size
 _CHUNK_BITS = CHUNK_BYTES.bit_length() - 1
 
 
-class ContentTampered(VolumeError):
+class ContentTampered(ObjectDamaged):
     """What rests on the volume is not what was put there: it was changed, or damaged, or is another's."""
 
     def __init__(self, name: str, found: str) -> None:

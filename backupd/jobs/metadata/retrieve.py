@@ -25,7 +25,7 @@ import structlog
 from backupd import durable
 from backupd.clock import Clock, written
 from backupd.decoding import converted, decoded
-from backupd.errors import BackupPathRefused, CorruptHistory, VolumeError
+from backupd.errors import BackupPathRefused, CorruptHistory
 from backupd.items import ItemKey, Kind, identifier_of
 from backupd.jobs.metadata import names, parcels, plan
 from backupd.jobs.metadata.names import ArchiveObject
@@ -38,7 +38,7 @@ from backupd.store.history import Histories
 from backupd.store.layout import ACCOUNT_HISTORY, ACCOUNTS, DIRECTORIES, SERVERS, Layout, history_place
 from backupd.store.lock import PathLock
 from backupd.store.store import Store
-from backupd.volumes.base import NameMissing, Volume
+from backupd.volumes.base import NameMissing, ObjectDamaged, Volume
 from backupd.volumes.disk import Directories, full_disk_told
 
 THREADS = 10
@@ -119,7 +119,13 @@ class Retrieval:
         for one in reversed(found):
             try:
                 return decoded(self._content(one.name), Summary)
-            except (msgspec.DecodeError, UnicodeDecodeError, VolumeError) as error:
+            except (
+                msgspec.DecodeError,
+                UnicodeDecodeError,
+                CorruptArchive,
+                NameMissing,
+                ObjectDamaged,
+            ) as error:
                 reason = f"{one.name}: {error}"
         raise BackupPathRefused(
             f"no metadata can be retrieved from the volume: {reason}",
@@ -161,7 +167,7 @@ class Retrieval:
             try:
                 with self._volume.get(one.name) as file:
                     self._unpack(file, one.name)
-            except (CorruptArchive, NameMissing) as error:
+            except (CorruptArchive, NameMissing, ObjectDamaged) as error:
                 run.note_error(one.name, error.message)
                 continue
             with self._counting:
@@ -228,7 +234,7 @@ class Retrieval:
             try:
                 for item in parcels.decode_parcel(self._content(one.name), one.name, server):
                     self._take(item, one.last)
-            except (CorruptArchive, NameMissing) as error:
+            except (CorruptArchive, NameMissing, ObjectDamaged) as error:
                 run.note_error(one.name, error.message)
 
     def _take(self, item: parcels.ItemStates, sent_through: int) -> None:
@@ -258,7 +264,7 @@ class Retrieval:
         for one in plan.stretches_to_take(names.range_objects(self._volume.names(names.JOURNAL))):
             try:
                 content = parcels.decode_stretch(self._content(one.name), one.name, one.first)
-            except (CorruptArchive, NameMissing) as error:
+            except (CorruptArchive, NameMissing, ObjectDamaged) as error:
                 run.note_error(one.name, error.message)
                 continue
             durable.replace_file(self._layout.journal / f"{one.first:020d}.journal", content)
@@ -270,10 +276,15 @@ class Retrieval:
                 continue
             run.check()
             aside = target.with_name(f".{file_name}.new")
-            with self._volume.get(name) as source, aside.open("wb") as file:
-                aside.chmod(0o600)
-                while chunk := source.read(1 << 20):
-                    file.write(chunk)
+            try:
+                with self._volume.get(name) as source, aside.open("wb") as file:
+                    aside.chmod(0o600)
+                    while chunk := source.read(1 << 20):
+                        file.write(chunk)
+            except (NameMissing, ObjectDamaged) as error:
+                aside.unlink(missing_ok=True)
+                run.note_error(name, error.message)
+                continue
             aside.replace(target)
 
     def _ledger(self) -> None:

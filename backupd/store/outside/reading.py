@@ -27,7 +27,7 @@ from backupd.store.blob_reading import open_verified
 from backupd.store.outside.catalog import Catalog, Located, Queued
 from backupd.store.outside.objects import Objects
 from backupd.store.packs import BLOCK_CONTENT_BYTES_MAX, CorruptPack, content_of, open_block
-from backupd.volumes.base import NameMissing, Volume
+from backupd.volumes.base import NameMissing, ObjectDamaged, Volume
 
 TURN_SECONDS = 0.5
 NOTES_MAX = 100_000
@@ -98,6 +98,9 @@ class BlobsOutside:
                 )
             try:
                 return self._open(digest, located, bytes_max)
+            except ObjectDamaged as error:
+                path = f"{self.external.title}/{located.name}"
+                raise CorruptBlob(f"{path}: {error.message}", digest=digest, path=path) from error
             except NameMissing:
                 # A pack that was just rewritten: the content is elsewhere now.
                 if is_last:

@@ -22,7 +22,7 @@ from backupd.store.layout import BLOBS, PACKS, blob_name
 from backupd.store.outside.objects import Intent, IntentKind, Objects
 from backupd.store.outside.reading import BlobsOutside, read_exactly
 from backupd.store.packs import FOOTER_BYTES, CorruptPack, Place, read_footer, read_index
-from backupd.volumes.base import NameMissing, Volume
+from backupd.volumes.base import NameMissing, ObjectDamaged, Volume
 
 _PAGE = 1000
 _TAIL_BYTES = 256 << 10
@@ -67,7 +67,7 @@ def rebuild(outside: BlobsOutside, run: Run, *, now: Callable[[], datetime]) -> 
                     done.known += 1
                     continue
                 contents = _take(objects, volume, name, now())
-        except (CorruptBlob, NameMissing) as error:
+        except (CorruptBlob, NameMissing, ObjectDamaged) as error:
             done.damaged += 1
             run.note_error(name, error.message)
             continue

@@ -20,7 +20,7 @@ from backupd.store.outside.objects import IntentKind, PackAccount
 from backupd.store.outside.reading import BlobsOutside, read_exactly
 from backupd.store.outside.sending import Sender
 from backupd.store.packs import PACK_BYTES, PackBuilder, Place, by_block, content_of, open_block
-from backupd.volumes.base import NameMissing
+from backupd.volumes.base import NameMissing, ObjectDamaged
 
 DELETED_AT_ONCE = 100
 SMALL_BYTES = PACK_BYTES // 8
@@ -98,7 +98,7 @@ def _living(
         try:
             contents = open_block(_stored_block(outside, pack, places[0]))
             found = [(place.digest, content_of(contents, place)) for place in places]
-        except (CorruptBlob, NameMissing) as error:
+        except (CorruptBlob, NameMissing, ObjectDamaged) as error:
             run.note_error(pack.name, f"the block at {places[0].block_offset}: {error.message}")
             done.problems += 1
             continue

@@ -6,8 +6,9 @@ from the volume whole: a pack must have the SHA-256 it was made with, a single o
 removed, one that is not there is looked for once more later, for a request whose reply was lost may still be
 carried out. So no content ever lives in two objects.
 
-A blob that is damaged in the Backup Path is set aside with the reason and stops nobody. What the volume
-raises goes to the caller; everything can be tried again.
+A blob that is damaged in the Backup Path is set aside with the reason and stops nobody, and neither does an
+object that is wrong and may not be removed. What else the volume raises goes to the caller; everything can be
+tried again.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from backupd.store.outside.catalog import Queued
 from backupd.store.outside.objects import Intent, IntentKind, Objects
 from backupd.store.outside.reading import BlobsOutside
 from backupd.store.packs import PACKED_BYTES_MAX, CorruptPack, PackBuilder, Packed, places_of
-from backupd.volumes.base import NameMissing
+from backupd.volumes.base import NameMissing, ObjectDamaged
 
 LATE_AFTER = timedelta(hours=1)
 """After so long no lost request is carried out any more."""
@@ -184,12 +185,22 @@ class Sender:
         except CorruptBlob as error:
             self._set_aside(digest, error)
             return None
-        with file:
-            durable.step("sending.put")
-            if not self._volume.put(name, file):
-                stored = self._volume.size(name)
-        durable.step("sending.put_done")
-        self._verify_single(name, digest, stored)
+        try:
+            with file:
+                durable.step("sending.put")
+                if not self._volume.put(name, file):
+                    stored = self._volume.size(name)
+            durable.step("sending.put_done")
+            with open_verified(self._volume.get(name), digest, name, None, stored=stored) as content:
+                while content.read(_CHUNK_BYTES):
+                    pass
+        except (CorruptBlob, ObjectDamaged) as error:
+            if not self._remove_wrong(name, error.message):
+                # Its name is taken: it would be found there again and again, and those behind it would wait.
+                self._catalog.set_trouble(
+                    digest, f"{name} on {self._outside.external.title} is wrong and can't be removed"
+                )
+            raise self._wrong(name, error.message) from error
         return stored
 
     def _set_aside(self, digest: str, error: CorruptBlob) -> None:
@@ -200,29 +211,41 @@ class Sender:
         """Raise `VolumeError` unless an object is on the volume as it was made; a wrong one is removed."""
         found = hashlib.sha256()
         length = 0
-        with self._volume.get(intent.name) as file:
-            while length <= intent.bytes and (chunk := file.read(_CHUNK_BYTES)):
-                found.update(chunk)
-                length += len(chunk)
-        if length != intent.bytes or found.digest() != intent.sha256:
-            self._remove_wrong(
-                intent.name, f"{length} of {intent.bytes} bytes, or other ones, were read back"
-            )
-
-    def _verify_single(self, name: str, digest: str, stored: int) -> None:
+        reason = ""
         try:
-            file = self._volume.get(name)
-            with open_verified(file, digest, name, None, stored=stored) as content:
-                while content.read(_CHUNK_BYTES):
-                    pass
-        except CorruptBlob as error:
-            self._remove_wrong(name, error.message)
+            with self._volume.get(intent.name) as file:
+                while length <= intent.bytes and (chunk := file.read(_CHUNK_BYTES)):
+                    found.update(chunk)
+                    length += len(chunk)
+        except ObjectDamaged as error:
+            reason = error.message
+        if length != intent.bytes or found.digest() != intent.sha256:
+            reason = reason or f"{length} of {intent.bytes} bytes, or other ones, were read back"
+            self._remove_wrong(intent.name, reason)
+            raise self._wrong(intent.name, reason)
 
-    def _remove_wrong(self, name: str, reason: str) -> None:
+    def _remove_wrong(self, name: str, reason: str) -> bool:
+        """Remove an object that is not what was sent; tell whether it could be."""
         log.error("object_read_back_wrong", object=name, reason=reason)
-        self._volume.delete(name)
+        was_there = self._removed(name)
         self.objects.abandon(name, self._now() + LATE_AFTER)
-        raise VolumeError(
+        return was_there is not None
+
+    def _removed(self, name: str) -> bool | None:
+        """Remove an object; tell whether it was there, None where its removal is refused.
+
+        That is so while its retention lasts, and for a key that may only write.
+        """
+        try:
+            return self._volume.delete(name)
+        except VolumeError as error:
+            if not error.permanent:
+                raise
+            log.warning("object_stays", object=name, reason=error.message)
+            return None
+
+    def _wrong(self, name: str, reason: str) -> VolumeError:
+        return VolumeError(
             f"{self._outside.external.title}/{name} is not what was sent: {reason}",
             hint="it is sent again by itself; if this goes on, the store or the way to it damages contents",
         )
@@ -234,10 +257,14 @@ class Sender:
         except NameMissing:
             self.objects.abandon(intent.name, self._now() + LATE_AFTER)
             return False
+        except ObjectDamaged as error:
+            self._remove_wrong(intent.name, error.message)
+            return True
         if hashlib.sha256(content).digest() != intent.sha256:
             self._remove_wrong(
                 intent.name, f"{len(content)} of {intent.bytes} bytes, or other ones, are there"
             )
+            return True
         try:
             places = places_of(content)
         except CorruptPack as error:
@@ -257,10 +284,14 @@ class Sender:
             self.objects.abandon(name, self._now())
 
     def _remove_late(self, name: str) -> bool:
-        removed = False
+        """Remove what came late, unless it is known; what can't be removed yet is tried again later."""
+        was_there: bool | None = False
         if not self.objects.is_known(name):
-            removed = self._volume.delete(name)
-            if removed:
-                log.info("late_object_removed", object=name)
+            was_there = self._removed(name)
+        if was_there is None:
+            self.objects.abandon(name, self._now() + LATE_AFTER)
+            return False
+        if was_there:
+            log.info("late_object_removed", object=name)
         self.objects.drop_intent(name)
-        return removed
+        return was_there

@@ -24,6 +24,7 @@ from backupd.states import ChangeType, State
 from backupd.store import purging
 from backupd.store.history import Histories
 from backupd.store.store import Store
+from backupd.volumes.base import Volume
 from backupd.volumes.failures import AccessRefused, RetainedObject
 from backupd.volumes.memory import MemoryVolume
 from tests.unit.jobs.worlds import ALICE, SERVER, BackupWorld, change
@@ -42,10 +43,10 @@ Everything = dict[ItemKey, list[State]]
 
 
 class SendingWorld(BackupWorld):
-    """A backup whose metadata goes to a volume in memory."""
+    """A backup whose metadata goes to a volume, one in memory unless another is given."""
 
-    def __init__(self, path: Path) -> None:
-        self.volume = MemoryVolume()
+    def __init__(self, path: Path, volume: Volume | None = None) -> None:
+        self.volume: Volume = volume or MemoryVolume()
         super().__init__(path)
 
     def open(self) -> None:
@@ -71,8 +72,9 @@ class SendingWorld(BackupWorld):
     def run(self) -> Run:
         return Run(self.clock)
 
-    def retrieve(self, path: Path) -> Verdict:
-        return Retrieval(self.volume, path, clock=self.clock, rebuild_catalog=lambda *_: 0).run(self.run())
+    def retrieve(self, path: Path, run: Run | None = None) -> Verdict:
+        retrieval = Retrieval(self.volume, path, clock=self.clock, rebuild_catalog=lambda *_: 0)
+        return retrieval.run(run or self.run())
 
 
 @pytest.fixture
