@@ -170,7 +170,11 @@ class Uploading:
         is_whole = await asyncio.to_thread(parts.outside.catalog.is_whole)
         while True:
             try:
-                if not is_whole or parts.outside.rebuild_due:
+                if parts.outside.rebuild_due:
+                    # Kept first: neither a store that is away nor the end of the process may forget it.
+                    await asyncio.to_thread(parts.outside.catalog.set_whole, whole=False)
+                    parts.outside.rebuild_due, is_whole = False, False
+                if not is_whole:
                     await self._rebuild(parts)
                     is_whole = True
                 self._is_sending = True
@@ -195,7 +199,6 @@ class Uploading:
         run = Run(self._clock)
         self._rebuilding = "the catalog of the external volume is being built anew"
         log.warning("catalog_rebuild_began", volume=parts.outside.external.title)
-        parts.outside.rebuild_due = False
         done = await in_own_thread(
             lambda: rebuild(parts.outside, run, now=self._clock.now), name="catalog rebuild"
         )

@@ -16,6 +16,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from datetime import datetime
 
 import msgspec
+import structlog
 
 from backupd.durable import step
 from backupd.errors import BlobMissing, CorruptBlob, VolumeError
@@ -32,6 +33,8 @@ from backupd.store.packs import PACKED_BYTES_MAX, PackBuilder, Packed
 THREADS_MAX = 64
 STAGED_BYTES_MAX = 64 << 20
 _CHUNK_BYTES = 1 << 20
+
+log = structlog.get_logger(__name__)
 
 
 class Tally(msgspec.Struct):
@@ -109,8 +112,17 @@ class Migration:
         """Remove what an earlier migration may have left unconfirmed: it is copied again."""
         for intent in self._objects.intents(self._now()):
             if not self._objects.is_known(intent.name):
-                self._target.volume.delete(intent.name)
+                self._remove(intent.name)
             self._objects.drop_intent(intent.name)
+
+    def _remove(self, name: str) -> None:
+        """Remove an object; one that is retained, or not this key's to remove, stays and harms nothing."""
+        try:
+            self._target.volume.delete(name)
+        except VolumeError as error:
+            if not error.permanent:
+                raise
+            log.warning("object_stays", object=name, reason=error.message)
 
     def _batches(self) -> Iterator[list[str]]:
         """Yield digests that go together: about a pack's worth, or a large one alone."""
@@ -200,7 +212,7 @@ class Migration:
             self.tally.bytes += stored
 
     def _wrong(self, name: str) -> VolumeError:
-        self._target.volume.delete(name)
+        self._remove(name)
         self._objects.drop_intent(name)
         return VolumeError(
             f"{self._target.title}/{name} is not what was sent",

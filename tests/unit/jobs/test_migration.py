@@ -14,9 +14,13 @@ from backupd.jobs.migrate import FetchedBack, LostContents, Migration
 from backupd.jobs.migrate.migration import Tally
 from backupd.operations import Run
 from backupd.store.blobs import Blobs
+from backupd.store.layout import PACKS
 from backupd.store.outside.catalog import Catalog
 from backupd.store.outside.reading import BlobsOutside, External
 from backupd.store.packs import PACKED_BYTES_MAX
+from backupd.volumes.encrypting import EncryptingVolume
+from backupd.volumes.failures import AccessRefused
+from backupd.volumes.keyring import Keyring, MasterKey
 from backupd.volumes.local import LocalVolume
 from backupd.volumes.memory import MemoryVolume
 from tests.unit.jobs.worlds import ALICE, BackupWorld
@@ -109,6 +113,50 @@ async def test_wrong_bytes_outside_fail_the_migration(world: MovingWorld) -> Non
         world.migrate()
     world.target.get = get  # type: ignore[method-assign]
     assert list(world.catalog.digests(world.catalog.number_of("bucket:there"))) == []
+
+
+@pytest.mark.parametrize("step", ["migrate.put", "migrate.read_back"])
+async def test_a_key_that_may_not_delete_completes_one_that_was_ended(world: MovingWorld, step: str) -> None:
+    """What an ended migration left can't be removed by such a key: it stays, and is no hindrance."""
+
+    def stop(name: str) -> None:
+        if name == step:
+            raise OSError(5, step)
+
+    def refuse(_name: str) -> bool:
+        raise AccessRefused("it may not be deleted")
+
+    world.target.delete = refuse  # type: ignore[method-assign]
+    durable.observe_steps(stop)
+    try:
+        with pytest.raises(OSError, match=step):
+            world.migrate()
+    finally:
+        durable.observe_steps(None)
+    assert world.migrate().failed == 0
+    assert world.readable() == world.digests
+
+
+async def test_what_is_damaged_on_the_volume_in_use_is_noted_and_the_rest_is_copied(
+    world: MovingWorld, tmp_path: Path
+) -> None:
+    """A content that an encrypted source refuses, in a pack or alone, is listed; nothing is ended by it."""
+    sealed = MemoryVolume()
+    source = External(
+        identity="bucket:here",
+        title="here",
+        volume=EncryptingVolume(sealed, Keyring([MasterKey(b"k" * 32)])),
+        is_remote=True,
+    )
+    Migration(world.store.blobs, world.catalog, source, now=world.clock.now).run(Run(world.clock))
+    world.store.blobs.outside = BlobsOutside(world.catalog, source, now=world.clock.now)
+    for blob in (world.path / "items").rglob("*="):
+        blob.unlink()
+    (alone,) = [name for name in source.volume.names() if not name.startswith(PACKS)]
+    rests = source.volume._sealed(alone)  # type: ignore[attr-defined]
+    sealed._contents[rests] = sealed._contents[rests][:-1] + b"\0"
+    done = world.migrate()
+    assert (done.failed, done.copied) == (1, len(SMALL))
 
 
 async def test_a_damaged_content_is_noted_and_the_rest_is_copied(world: MovingWorld) -> None:
