@@ -334,6 +334,14 @@ def claimed(store: Store, opened: ChosenVolume, choice: VolumeChoice, clock: Clo
     """Make the place of a volume this server's. Raises `VolumeError` where it must not be used; blocks."""
     identity = store.identity
     choice = chosen.claim(opened, choice, server_id=identity.server, name=identity.name, now=clock.now())
+    if not opened.is_encrypted and key_folder.is_encrypted(opened.bare):
+        raise VolumeError(
+            f"what rests on {opened.title} is encrypted, and encryption is off: new contents would lie "
+            "beside it in clear",
+            permanent=True,
+            hint="turn it on: config set server NAME backupVolumeEncryption true; or to end encryption, "
+            "migrate to another path, bucket or volume_prefix",
+        )
     MetadataUpload.check_place(opened.volume, store.identity)
     return choice
 

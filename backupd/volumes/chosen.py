@@ -45,6 +45,7 @@ class ChosenVolume(msgspec.Struct, frozen=True, kw_only=True):
     is_remote: bool
     volume: Volume
     bare: Volume
+    is_encrypted: bool = False
     store: S3Volume | None = None
 
     def counts(self) -> Counts | None:
@@ -102,6 +103,7 @@ def make(
         is_remote=is_remote,
         volume=volume,
         bare=bare,
+        is_encrypted=choice.encrypted,
         store=store,
     )
 
