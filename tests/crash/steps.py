@@ -77,6 +77,16 @@ UPLOAD = (
     "reclaiming.deleted",
 )
 """Passed on the way to the external volume, and when room there is given back."""
+METADATA = (
+    "metadata.send",
+    "metadata.states_sent",
+    "metadata.sent",
+    "metadata.archive",
+    "metadata.archived",
+    "metadata.summarised",
+    "metadata.remove",
+)
+"""Passed while metadata is sent."""
 BLOBLESS = ("holding.linked", "holding.named", "holding.sync", "holding.synced", "holding.release")
 """Passed in blobless mode, the last one only after it was turned off."""
 PURGE = (
@@ -109,18 +119,6 @@ ELSEWHERE = {
     "coherency.losses_noted": _REPAIR,
     "mending.content_written": "doRestoreBlobs: a kill leaves the old file, and one aside that nothing lists",
     "mending.content_placed": "doRestoreBlobs: a kill leaves the new file, and the old one aside",
-    **dict.fromkeys(
-        (
-            "metadata.send",
-            "metadata.states_sent",
-            "metadata.sent",
-            "metadata.archive",
-            "metadata.archived",
-            "metadata.summarised",
-            "metadata.remove",
-        ),
-        "metadata outside: each put is atomic by itself; ended at each step in test_metadata.py",
-    ),
     "journal.trim": "a kill leaves some of the segments that nobody needs, for the next time",
     "purge.completed": "passed by a start after a kill in a purge, and judged there",
     "migrate.put": "ended there and resumed in tests/unit/jobs/test_migration.py",
@@ -139,6 +137,7 @@ ALL = {
     *RESTORE,
     *ACCOUNT_RESTORE,
     *UPLOAD,
+    *METADATA,
     *BLOBLESS,
     *PURGE,
     *AFTER_DAMAGE,

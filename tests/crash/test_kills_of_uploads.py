@@ -10,8 +10,7 @@ from collections import Counter
 
 import pytest
 
-from backupd import durable
-from tests.crash import uploads
+from tests.crash import forks, uploads
 from tests.crash.conftest import CRASHES, SEED
 from tests.crash.steps import UPLOAD
 from tests.world.quick_disk import quick_directory
@@ -28,14 +27,8 @@ def root():
 @pytest.fixture(scope="module")
 def passed() -> Counter[str]:
     """Return how often the work passes each step."""
-    counts: Counter[str] = Counter()
     with quick_directory() as directory:
-        durable.observe_steps(lambda name: counts.update([name]))
-        try:
-            uploads.work(uploads.Place(directory))
-        finally:
-            durable.observe_steps(None)
-    return counts
+        return forks.counted(lambda: uploads.work(uploads.Place(directory)))
 
 
 @pytest.mark.parametrize("step", UPLOAD)
@@ -45,9 +38,9 @@ def test_killed_at_each_step(root, passed, step):
     The last time is in the rewriting of packs.
     """
     assert passed[step], f"{step} is never passed"
-    for occurrence in sorted({1, (passed[step] + 1) // 2, passed[step]}):
+    for occurrence in forks.occurrences(passed[step]):
         place = uploads.Place(root / str(occurrence))
-        code = uploads.ended(uploads.in_process(place, uploads.killer(step, occurrence)))
+        code = forks.ended(uploads.in_process(place, forks.killer(step, occurrence)))
         assert code == -signal.SIGKILL
         uploads.check(place)
 
@@ -61,7 +54,7 @@ def test_killed_at_random(root):
         child = uploads.in_process(place)
         time.sleep(chance.random() * 0.12)
         os.kill(child, signal.SIGKILL)
-        killed += uploads.ended(child) == -signal.SIGKILL
+        killed += forks.ended(child) == -signal.SIGKILL
         if killed >= RANDOM_KILLS:
             break
     assert killed, f"no kill struck, seed {SEED}"

@@ -6,21 +6,18 @@ forget. Whatever ends it, `check` then says what must be true.
 
 from __future__ import annotations
 
-import os
 import random
-import signal
-from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
-from backupd import durable
 from backupd.items import digest_of
 from backupd.operations import Run
 from backupd.store.layout import PACKS, blob_name
 from backupd.store.outside.rebuilding import read_places
 from backupd.store.outside.reclaiming import reclaim
 from backupd.volumes.local import LocalVolume
+from tests.crash.forks import ended, forked
 from tests.world.clocks import FakeClock
 from tests.world.outside import OutsideWorld
 
@@ -90,34 +87,8 @@ def work(place: Place) -> None:
 
 def in_process(place: Place, observer: Callable[[str], None] | None = None) -> int:
     """Start `work` in a process of its own and return its number."""
-    child = os.fork()
-    if child:
-        place._runs += 1
-        return child
-    code = 1
-    try:
-        durable.observe_steps(observer)
-        work(place)
-        code = 0
-    finally:
-        os._exit(code)
-
-
-def ended(child: int) -> int:
-    """Wait for a process; return how it ended, as `waitstatus_to_exitcode` does."""
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def killer(step: str, occurrence: int) -> Callable[[str], None]:
-    """Return an observer that kills its process at a step."""
-    counts: Counter[str] = Counter()
-
-    def observe(name: str) -> None:
-        counts[name] += 1
-        if name == step and counts[name] == occurrence:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    return observe
+    place._runs += 1
+    return forked(lambda: work(place), observer)
 
 
 def check(place: Place) -> None:

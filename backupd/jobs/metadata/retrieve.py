@@ -45,6 +45,7 @@ THREADS = 10
 THREADS_MAX = 64
 _LEDGER_MEMBER = "backupd/state.sqlite"
 _LEDGER_BYTES_MAX = 4 << 30
+_JOURNAL_ASIDE = ".journal"
 _STATISTICS = frozenset({"account_stat", "backupstat", "id_mapper.log"})
 
 log = structlog.get_logger(__name__)
@@ -258,16 +259,23 @@ class Retrieval:
             return (known[-1] if known else None), frozenset()
 
     def _journal(self, run: Run) -> None:
-        """Put the newest unbroken stretch of the journal in place; a journal that is there stays."""
+        """Put the newest unbroken stretch of the journal in place; a journal that is there stays.
+
+        All at once: half a journal would stay, and what it lacks be taken for missed.
+        """
         if any(self._layout.journal.iterdir()):
             return
+        aside = self._layout.journal.with_name(_JOURNAL_ASIDE)
+        _emptied(aside)
         for one in plan.stretches_to_take(names.range_objects(self._volume.names(names.JOURNAL))):
             try:
                 content = parcels.decode_stretch(self._content(one.name), one.name, one.first)
             except (CorruptArchive, NameMissing, ObjectDamaged) as error:
                 run.note_error(one.name, error.message)
+                _emptied(aside)  # it is the hole that nothing before can be replayed over
                 continue
-            durable.replace_file(self._layout.journal / f"{one.first:020d}.journal", content)
+            durable.replace_file(aside / f"{one.first:020d}.journal", content)
+        aside.replace(self._layout.journal)
 
     def _server_archives(self, run: Run) -> None:
         for file_name, name in names.server_archives(self._volume.names(names.SERVER)).items():
@@ -355,6 +363,13 @@ def _key_of(path: str, state: State) -> ItemKey:
         account = state.item or account
         return ItemKey(account, Kind.ACCOUNT, account)
     return ItemKey(account, state.kind, state.item or identifier_of(name))
+
+
+def _emptied(directory: Path) -> None:
+    """Make a directory, or empty what an ended retrieval left of it."""
+    directory.mkdir(mode=0o700, exist_ok=True)
+    for file in directory.iterdir():
+        file.unlink()
 
 
 def _write(path: Path, content: bytes) -> None:
