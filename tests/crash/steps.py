@@ -87,6 +87,17 @@ METADATA = (
     "metadata.remove",
 )
 """Passed while metadata is sent."""
+MIGRATION = ("migrate.put", "migrate.read_back")
+"""Passed as contents are copied to another volume."""
+REPAIR = (
+    "coherency.move",
+    "coherency.moved",
+    "coherency.kept_aside",
+    "coherency.replaced",
+    "coherency.written_anew",
+    "coherency.losses_noted",
+)
+"""Passed by a repair."""
 BLOBLESS = ("holding.linked", "holding.named", "holding.sync", "holding.synced", "holding.release")
 """Passed in blobless mode, the last one only after it was turned off."""
 PURGE = (
@@ -109,20 +120,11 @@ PURGE = (
 AFTER_DAMAGE = ("journal.cut_tail", "history.repair")
 """Passed by a start after a power cut that tore what was being written."""
 
-_REPAIR = "tests/unit/jobs/test_coherency_repair.py ends a repair there, and the next one finishes it"
 ELSEWHERE = {
-    "coherency.move": _REPAIR,
-    "coherency.moved": _REPAIR,
-    "coherency.kept_aside": _REPAIR,
-    "coherency.replaced": _REPAIR,
-    "coherency.written_anew": _REPAIR,
-    "coherency.losses_noted": _REPAIR,
     "mending.content_written": "doRestoreBlobs: a kill leaves the old file, and one aside that nothing lists",
     "mending.content_placed": "doRestoreBlobs: a kill leaves the new file, and the old one aside",
     "journal.trim": "a kill leaves some of the segments that nobody needs, for the next time",
     "purge.completed": "passed by a start after a kill in a purge, and judged there",
-    "migrate.put": "ended there and resumed in tests/unit/jobs/test_migration.py",
-    "migrate.read_back": "ended there and resumed in tests/unit/jobs/test_migration.py",
     "mounted.marker_written": "prepare: a kill leaves no marker, and a file aside that the next try replaces",
     "mounted.write": "killed in tests/unit/volumes/test_mounted.py",
     "mounted.written": "killed in tests/unit/volumes/test_mounted.py",
@@ -138,6 +140,8 @@ ALL = {
     *ACCOUNT_RESTORE,
     *UPLOAD,
     *METADATA,
+    *MIGRATION,
+    *REPAIR,
     *BLOBLESS,
     *PURGE,
     *AFTER_DAMAGE,
