@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 import structlog
@@ -148,6 +149,11 @@ class ExternalVolumes:
         assert made is not None
         self._made.append(made)
         return made
+
+    @property
+    def mail_root(self) -> Path:
+        """Where the AppServer keeps its mail."""
+        return self._config.appserver.root
 
     def made_of(self) -> bytes | None:
         """Return a digest of all that the volume in force is reached by; None where that can't be read.

@@ -171,7 +171,7 @@ class VolumeCommands:
             opened = self._volumes.open(choice, server_id=self._store.identity.server, budget=CLAIM_BUDGET)
             assert opened is not None
             try:
-                return claimed(self._store, opened, choice, self._clock)
+                return claimed(self._store, opened, choice, self._clock, self._volumes.mail_root)
             finally:
                 opened.close()
 

@@ -26,7 +26,7 @@ from backupd.store.outside.catalog import Catalog
 from backupd.store.outside.reading import BlobsOutside, External
 from backupd.store.outside.rebuilding import rebuild
 from backupd.store.store import Store
-from backupd.volume_choice import BucketChoice, DefaultChoice, VolumeChoice, described
+from backupd.volume_choice import BucketChoice, DefaultChoice, LocalChoice, VolumeChoice, described
 from backupd.volumes import chosen, key_folder
 from backupd.volumes.base import Volume
 from backupd.volumes.chosen import ChosenVolume
@@ -167,7 +167,7 @@ class VolumeWorks:
                 outside.evict_again()
 
     def _claimed(self, opened: ChosenVolume, choice: VolumeChoice) -> VolumeChoice:
-        return claimed(self._store, opened, choice, self._clock)
+        return claimed(self._store, opened, choice, self._clock, self._volumes.mail_root)
 
     def _open(self, choice: VolumeChoice) -> ChosenVolume:
         opened = self._volumes.open(choice, server_id=self._store.identity.server)
@@ -330,9 +330,13 @@ def described_bucket(given: Mapping[str, Any]) -> Bucket | None:
     return made(GIVEN_BUCKET, kind, {"label": "given", **said})
 
 
-def claimed(store: Store, opened: ChosenVolume, choice: VolumeChoice, clock: Clock) -> VolumeChoice:
+def claimed(
+    store: Store, opened: ChosenVolume, choice: VolumeChoice, clock: Clock, mail_root: Path
+) -> VolumeChoice:
     """Make the place of a volume this server's. Raises `VolumeError` where it must not be used; blocks."""
     identity = store.identity
+    if isinstance(choice, LocalChoice):
+        _check_apart(Path(choice.path), {store.layout.root: "the Backup Path", mail_root: "the mail"})
     choice = chosen.claim(opened, choice, server_id=identity.server, name=identity.name, now=clock.now())
     if not opened.is_encrypted and key_folder.is_encrypted(opened.bare):
         raise VolumeError(
@@ -344,6 +348,19 @@ def claimed(store: Store, opened: ChosenVolume, choice: VolumeChoice, clock: Clo
         )
     MetadataUpload.check_place(opened.volume, store.identity)
     return choice
+
+
+def _check_apart(path: Path, others: Mapping[Path, str]) -> None:
+    """Raise `VolumeError` for a path that is inside another one, or around it."""
+    place = path.resolve()
+    for other, name in others.items():
+        if place.is_relative_to(other.resolve()) or other.resolve().is_relative_to(place):
+            raise VolumeError(
+                f"{path} and {name}, {other}, lie in each other: what takes one takes the other too",
+                permanent=True,
+                hint="give a directory of another disk or of a NAS",
+                path=str(path),
+            )
 
 
 def catalog_of(opened: ChosenVolume, volume: Volume, root: Path, run: Run, clock: Clock) -> int:

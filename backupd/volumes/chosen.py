@@ -89,7 +89,7 @@ def make(
             store = S3Volume(settings, clock=clock)
             bare = volume = Retrying(store, budget, sleep=sleep, monotonic=clock.monotonic)
             if server_id is not None:
-                volume = OwnedVolume(bare, server_id)
+                volume = OwnedVolume(bare, server_id, monotonic=clock.monotonic)
             identity, is_remote = f"bucket:{settings.place}", True
         case _:
             assert_never(choice)

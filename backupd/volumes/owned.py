@@ -1,33 +1,47 @@
 """Owned: a volume that is only written while its place says that it is this server's.
 
-Looked at once, before the first write; a place whose owner is another one, or none any more (a bucket made
-anew under the same name), refuses every write until it is right. Reading asks nothing.
+Looked at before the first write, again after some minutes, and wherever the bucket was missing meanwhile. A
+place whose owner is another one, or none any more (a bucket made anew under the same name), refuses every
+write until it is right. Reading asks nothing.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from backupd.volumes import ownership
 from backupd.volumes.base import ByteSource, Volume
+from backupd.volumes.failures import BucketMissing
 from backupd.volumes.listing import names_after
+
+BELIEVED_SECONDS = 300.0
+"""So long a place is believed to be ours: one request in that time is nothing."""
 
 
 class OwnedVolume:
     """Passes everything on, writes only where `server_id` is the owner. Raises `PlaceRefused` else."""
 
-    def __init__(self, volume: Volume, server_id: str) -> None:
+    def __init__(
+        self, volume: Volume, server_id: str, *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self.volume = volume
         self._server_id = server_id
-        self._is_ours = False
+        self._monotonic = monotonic
+        self._believed_until: float | None = None
         self._looking = threading.Lock()
 
     def put(self, name: str, content: bytes | ByteSource) -> bool:
         """Store content; see `Volume.put`."""
         self._check()
-        return self.volume.put(name, content)
+        try:
+            return self.volume.put(name, content)
+        except BucketMissing:
+            # Who makes it anew makes no place of ours of it.
+            self._believed_until = None
+            raise
 
     def get(self, name: str, *, offset: int = 0, length: int | None = None) -> BinaryIO:
         """Open content; see `Volume.get`."""
@@ -56,6 +70,7 @@ class OwnedVolume:
 
     def _check(self) -> None:
         with self._looking:
-            if not self._is_ours:
+            if self._believed_until is None or self._monotonic() >= self._believed_until:
+                self._believed_until = None
                 ownership.require(self.volume, self._server_id)
-                self._is_ours = True
+                self._believed_until = self._monotonic() + BELIEVED_SECONDS

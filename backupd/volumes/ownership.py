@@ -68,7 +68,10 @@ def require(volume: Volume, server_id: str) -> Owner:
     found = owner(volume)
     if found is None:
         raise PlaceRefused(
-            "the place has no owner yet", hint=f"{NAME} is missing: look at bucket and prefix", name=NAME
+            "the place has no owner",
+            hint=f"{NAME} is missing: look at bucket and prefix; if the bucket was emptied or made anew, "
+            "choose it again by setBackupVolume",
+            name=NAME,
         )
     if found.server_id != server_id:
         raise PlaceRefused(

@@ -1,4 +1,4 @@
-"""Claims: a place that rests encrypted is not written to in clear, nor the other way round."""
+"""Claims: which places a volume may be, and that one that rests encrypted is not written to in clear."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from backupd.volume_choice import VolumeChoice, local_choice
 from backupd.volumes import chosen
 from backupd.volumes.chosen import ChosenVolume
 from backupd.volumes.keyring import Keyring, MasterKey
+from backupd.volumes.marker import MARKER
 from daemon.volume_works import claimed
 from tests.unit.store.making import opened
 from tests.world.clocks import FakeClock
 
-Claim = Callable[[bool], ChosenVolume]
+Claim = Callable[..., ChosenVolume]
 
 
 @pytest.fixture
@@ -37,9 +38,9 @@ def claim(tmp_path: Path) -> Iterator[Claim]:
         assert volume is not None
         return volume
 
-    def claiming(encrypted: bool) -> ChosenVolume:
-        choice = local_choice(str(nas), encrypted=encrypted)
-        return made(claimed(store, made(choice), choice, clock))
+    def claiming(encrypted: bool, place: Path = nas) -> ChosenVolume:
+        choice = local_choice(str(place), encrypted=encrypted)
+        return made(claimed(store, made(choice), choice, clock, tmp_path / "vmail"))
 
     with opened(tmp_path / "backup") as store:
         yield claiming
@@ -60,3 +61,13 @@ def test_an_empty_place_may_become_either(claim: Claim, first: bool) -> None:
     """Where nothing was put yet encryption may still be turned on or off."""
     claim(first)
     claim(not first).volume.put("items/aa/content", b"mail")
+
+
+@pytest.mark.parametrize("place", ["backup", "backup/nas", "vmail/nas", "."])
+def test_a_place_beside_what_it_keeps_is_none(claim: Claim, tmp_path: Path, place: str) -> None:
+    """Inside the Backup Path, inside the mail, or around them: it would be lost with them."""
+    (tmp_path / place).mkdir(parents=True, exist_ok=True)
+    with pytest.raises(VolumeError, match="lie in each other") as told:
+        claim(False, tmp_path / place)
+    assert told.value.permanent
+    assert not (tmp_path / place / MARKER).exists()

@@ -8,9 +8,12 @@ import msgspec
 import pytest
 
 from backupd.volumes import ownership
+from backupd.volumes.failures import BucketMissing
 from backupd.volumes.memory import MemoryVolume
+from backupd.volumes.owned import BELIEVED_SECONDS, OwnedVolume
 from backupd.volumes.ownership import PlaceRefused
 from backupd.volumes.prefixed import Prefixed
+from tests.world.clocks import FakeClock
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 LATER = datetime(2026, 12, 24, 12, tzinfo=UTC)
@@ -62,7 +65,7 @@ def test_a_place_with_objects_of_somebody():
 
 def test_no_owner_is_not_ours():
     """A place that lost its marker, or was never claimed, is not used as if it were ours."""
-    with pytest.raises(PlaceRefused, match="no owner yet"):
+    with pytest.raises(PlaceRefused, match="no owner"):
         ownership.require(MemoryVolume(), "server-1")
 
 
@@ -76,3 +79,33 @@ def test_markers_that_say_nothing(content):
     for ask in (ownership.require, lambda place, server: ownership.claim(place, server, NOW)):
         with pytest.raises(PlaceRefused):
             ask(volume, "server-1")
+
+
+@pytest.mark.parametrize("is_noticed", [True, False])
+def test_a_bucket_made_anew_is_not_ours(is_noticed):
+    """Nothing is put where nobody's name stands any more: at once where the bucket was missed, else soon."""
+    clock = FakeClock()
+    bucket = MemoryVolume()
+    ownership.claim(bucket, "server-1", NOW)
+    volume = OwnedVolume(bucket, "server-1", monotonic=clock.monotonic)
+    volume.put("items/1", b"x")
+    put = bucket.put
+
+    def missing(_name, _content):
+        raise BucketMissing("backups")
+
+    if is_noticed:
+        bucket.put = missing
+        with pytest.raises(BucketMissing):
+            volume.put("items/2", b"x")
+        bucket.put = put
+    else:
+        clock.tick(BELIEVED_SECONDS)
+    for name in list(bucket.names()):
+        bucket.delete(name)
+    with pytest.raises(PlaceRefused, match="no owner") as told:
+        volume.put("items/3", b"x")
+    assert "setBackupVolume" in told.value.hint
+    assert not list(bucket.names())
+    ownership.claim(bucket, "server-1", LATER)
+    assert volume.put("items/3", b"x")
