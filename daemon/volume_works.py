@@ -274,6 +274,12 @@ class VolumeWorks:
         return found
 
     def _retrieve(self, run: Run, opened: ChosenVolume, given: Mapping[str, Any]) -> Verdict:
+        destination = Path(given["destination"]).resolve()
+        own = self._store.layout.root
+        for other in (own, self._volumes.mail_root.resolve()):
+            if destination != own and destination.is_relative_to(other):
+                raise UsageError(f"{destination} lies in {other}", hint="give a directory of its own")
+
         def rebuild_catalog(volume: Volume, root: Path, within: Run) -> int:
             return catalog_of(opened, volume, root, within, self._clock)
 

@@ -122,6 +122,15 @@ def test_two_servers_share_a_bucket(daemon: Daemon, host: MailHost, moto: Store,
         assert asked["status"] == "failed"
         assert FIRST in str(asked)
         assert SECOND in str(asked)
+        for inside in (other.backup_path / "back", tree.root / "back"):
+            within = other.run(
+                "backup/retrieveMetadataFromArchive%20S3",
+                volume_prefix="hosts",
+                server_id=FIRST,
+                **given | {"destination": str(inside)},
+            )
+            assert "lies in" in within["verdict"]
+            assert not inside.exists()
         wrong = other.run("backup/retrieveMetadataFromArchive%20S3", volume_prefix="wrong", **given)
         assert "check bucket, prefix and volume_prefix" in str(wrong)
         with moto.directly(bucket="shared") as direct:

@@ -189,8 +189,7 @@ class Retrieval:
                 and directory.count("/") == 1
                 and directory.startswith(f"{ACCOUNTS}/")
             ):
-                if not (self._layout.root / path).exists():
-                    _write(self._layout.root / path, content)
+                _complete(self._layout.root / path, content)
             else:
                 self._grow(histories, path, content)
 
@@ -372,10 +371,20 @@ def _emptied(directory: Path) -> None:
         file.unlink()
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write a file that is not there yet, not synced. Raises `FileExistsError`."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(path, flags, 0o600)
+def _complete(path: Path, content: bytes) -> None:
+    """Write a file that is not there, or holds the beginning of this only: an ended retrieval left it."""
+    try:
+        _write(path, content)
+    except FileExistsError:
+        present = path.read_bytes()
+        if len(present) < len(content) and content.startswith(present):
+            _write(path, content, again=True)
+
+
+def _write(path: Path, content: bytes, *, again: bool = False) -> None:
+    """Write a file that is not there yet, not synced. Raises `FileExistsError` if not `again`."""
+    new = 0 if again else os.O_CREAT | os.O_EXCL
+    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | new, 0o600)
     try:
         durable.write_all(descriptor, content)
     finally:
