@@ -176,6 +176,11 @@ class Objects:
             )
         ]
 
+    def count_dead(self) -> int:
+        """Return how many objects there are of which nothing lives."""
+        query = "SELECT count(*) FROM objects WHERE volume = ? AND live = 0"
+        return int(self._catalog.rows(query, (self._volume,))[0][0])
+
     def remove(self, number: int) -> None:
         """Take an object out of the catalog: it was deleted. One that lives again stays."""
         with self._catalog.transaction() as connection:

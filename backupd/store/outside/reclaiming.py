@@ -21,6 +21,7 @@ from backupd.store.outside.reading import BlobsOutside, read_exactly
 from backupd.store.outside.sending import Sender
 from backupd.store.packs import PACK_BYTES, PackBuilder, Place, by_block, content_of, open_block
 from backupd.volumes.base import NameMissing, ObjectDamaged
+from backupd.volumes.failures import AccessRefused
 
 DELETED_AT_ONCE = 100
 SMALL_BYTES = PACK_BYTES // 8
@@ -64,7 +65,9 @@ def reclaim(outside: BlobsOutside, sender: Sender, run: Run) -> Reclaimed:
     done = Reclaimed()
     with outside.turn(run.check):
         sender.settle()
-    _delete_dead(outside, sender, run, done)
+    refused: set[int] = set()
+    if not _delete_dead(outside, sender, run, done, refused):
+        return done  # written anew, contents would rest beside the packs that can't go
     chosen = choose(sender.objects.packs())
     builder = PackBuilder()
     for place, pack in enumerate(chosen):
@@ -79,7 +82,7 @@ def reclaim(outside: BlobsOutside, sender: Sender, run: Run) -> Reclaimed:
     if len(builder):
         _write(outside, sender, builder, run)
     run.report(len(chosen), len(chosen), unit="packs")
-    _delete_dead(outside, sender, run, done)
+    _delete_dead(outside, sender, run, done, refused)
     log.info("outside_reclaimed", deleted=done.objects_deleted, rewritten=done.packs_rewritten)
     return done
 
@@ -111,9 +114,11 @@ def _stored_block(outside: BlobsOutside, pack: PackAccount, place: Place) -> byt
         return read_exactly(file, place.block_bytes)
 
 
-def _delete_dead(outside: BlobsOutside, sender: Sender, run: Run, done: Reclaimed) -> None:
-    """Delete objects of which nothing lives, a few at a time, so that uploads come in between."""
-    refused: set[int] = set()
+def _delete_dead(outside: BlobsOutside, sender: Sender, run: Run, done: Reclaimed, refused: set[int]) -> bool:
+    """Delete objects of which nothing lives, a few at a time, so that uploads come in between.
+
+    Those in `refused` are left out, and which can't go comes there. False where the key may delete nothing.
+    """
     while True:
         run.check()
         with outside.turn(run.check):
@@ -123,6 +128,11 @@ def _delete_dead(outside: BlobsOutside, sender: Sender, run: Run, done: Reclaime
                 durable.step("reclaiming.delete")
                 try:
                     outside.external.volume.delete(name)
+                except AccessRefused as error:
+                    stays = sender.objects.count_dead()
+                    run.note_error(outside.external.title, f"{stays:,} objects stay: {error.message}")
+                    done.problems += stays
+                    return False
                 except VolumeError as error:
                     if not error.permanent:
                         raise
@@ -134,7 +144,7 @@ def _delete_dead(outside: BlobsOutside, sender: Sender, run: Run, done: Reclaime
                 sender.objects.remove(number)
                 done.objects_deleted += 1
         if not dead:
-            return
+            return True
 
 
 def _reason(error: BackupdError) -> str:

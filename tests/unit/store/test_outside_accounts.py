@@ -13,6 +13,7 @@ from backupd.store.outside import reclaiming
 from backupd.store.outside.objects import Intent, IntentKind
 from backupd.store.outside.rebuilding import rebuild
 from backupd.store.outside.sending import LATE_AFTER
+from backupd.volumes.failures import AccessRefused
 from tests.unit.store.outside_making import a_run, mails, packs_on
 from tests.world.outside import OutsideWorld
 from tests.world.quick_disk import quick_directory
@@ -56,6 +57,32 @@ def test_after_forgetting_and_rewriting(world):
     before = packs_on(world)
     assert reclaiming.reclaim(world.outside, world.sender, a_run()).packs_rewritten == 0
     assert packs_on(world) == before
+
+
+def test_a_key_that_may_not_delete_is_asked_once(world):
+    """What is dead stays and is told in one line, and no pack is written anew beside one that can't go."""
+    for number in range(4):
+        digests = world.keep(*mails(10, start=10 * number))
+        world.send()
+        world.sender.objects.forget(digests if number < 2 else digests[:8])
+    asked = []
+
+    def refuse(name):
+        asked.append(name)
+        raise AccessRefused("AccessDenied")
+
+    world.volume.delete = refuse
+    before, run = packs_on(world), a_run()
+    done = reclaiming.reclaim(world.outside, world.sender, run)
+    assert (done.packs_rewritten, done.objects_deleted, done.problems) == (0, 0, 2)
+    assert packs_on(world) == before
+    assert len(asked) == 1
+    assert [error.item for error in run.errors] == ["bucket one"]
+    assert "2 objects" in run.errors[0].reason
+    del world.volume.delete
+    done = reclaiming.reclaim(world.outside, world.sender, a_run())
+    assert (done.packs_rewritten, done.objects_deleted, done.problems) == (2, 4, 0)
+    judge(world)
 
 
 def test_small_packs_become_one(world):

@@ -126,7 +126,7 @@ def test_object_that_may_not_be_deleted_waits(world):
         identity=external.identity, title="t", volume=Locked(world.memory), is_remote=True
     )
     run = a_run()
-    assert reclaiming.reclaim(world.outside, world.sender, run).problems == 2
+    assert reclaiming.reclaim(world.outside, world.sender, run).problems == 1
     assert "retention" in run.errors[0].reason
     world.outside.external = external
     assert reclaiming.reclaim(world.outside, world.sender, a_run()).objects_deleted == 1
