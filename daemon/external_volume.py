@@ -25,7 +25,7 @@ from backupd.clock import Clock
 from backupd.config import Config
 from backupd.errors import BackupdError, VolumeError
 from backupd.store.outside.reading import External
-from backupd.volume_choice import BucketChoice, DefaultChoice, VolumeChoice
+from backupd.volume_choice import BucketChoice, DefaultChoice, VolumeChoice, described
 from backupd.volumes import chosen
 from backupd.volumes.base import ByteSource
 from backupd.volumes.chosen import ChosenVolume
@@ -104,14 +104,16 @@ class ExternalVolumes:
 
     def current(self, known_identity: str) -> External | None:
         """Return the volume in force; `known_identity` is that of the catalog, for one that can't be made."""
+        title = "that is set"
         try:
             choice = self.choice()
+            title = described(choice)
             made = self.open(choice, server_id=self._server_id)
         except BackupdError as error:
             log.error("external_volume_unusable", reason=error.message, hint=error.hint)
             return External(
                 identity=known_identity or "unusable",
-                title="the external volume",
+                title=title,
                 volume=UnusableVolume(error),
                 is_remote=True,
             )

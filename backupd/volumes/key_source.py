@@ -42,7 +42,10 @@ def _file(path: Path) -> str:
         with path.open("rb") as file:
             content = file.read(KEYS_BYTES_MAX + 1)
     except OSError as error:
-        raise ConfigError(f"the master keys in {path} can't be read: {error.strerror}") from error
+        raise ConfigError(
+            f"the master keys in {path} can't be read: {error.strerror}",
+            hint="put them back for the service's user to read, and restart; nothing is lost meanwhile",
+        ) from error
     return _text(content, str(path))
 
 

@@ -89,6 +89,16 @@ def archives_to_take(outside: Sequence[ArchiveObject]) -> list[tuple[ArchiveObje
     return [tuple(reversed(archives)) for archives in _by_folder(outside).values()]
 
 
+def holes(ranges: Sequence[RangeObject], after: int) -> list[tuple[int, int]]:
+    """Return the sequence numbers behind one that lie between ranges and in none: first and last of each."""
+    found = []
+    for one in ranges:
+        if one.first > after + 1:
+            found.append((after + 1, one.first - 1))
+        after = max(after, one.last)
+    return found
+
+
 def stretches_to_take(ranges: Sequence[RangeObject]) -> list[RangeObject]:
     """Return the stretches that together hold the newest unbroken run of the journal, in order.
 

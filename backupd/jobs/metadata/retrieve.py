@@ -85,12 +85,15 @@ class Retrieval:
         self._histories = Histories(self._layout.root, self._directories)
         self._through: dict[str, int] = {}
         """Of each folder of archives, up to which journal entry the unpacked one holds everything."""
+        self._archived_through = 0
+        """Up to which journal entry the archives that could be read hold everything together."""
         self._done = Retrieved()
         self._counting = threading.Lock()
 
     def run(self, run: Run) -> Verdict:
         """Build the path. Raises `BackupPathRefused`, `VolumeError`, `SpaceExhausted`, `OSError`."""
         summary = self._summary()
+        self._archived_through = summary.through
         identity = converted(summary.map, ownership.Identity)
         layout = self._layout
         ownership.check(layout, identity.server, writable=True)
@@ -173,6 +176,8 @@ class Retrieval:
                 continue
             with self._counting:
                 self._through[one.folder] = one.through
+                if one is not newest_first[0]:
+                    self._archived_through = min(self._archived_through, one.through)
                 self._done.accounts += one.folder != names.ENTRIES
             return
         with self._counting:
@@ -228,6 +233,8 @@ class Retrieval:
     def _parcels(self, run: Run, server: str) -> None:
         """Bring histories up to what was sent last."""
         outside = names.range_objects(self._volume.names(names.STATES))
+        for first, last in plan.holes(outside, self._archived_through):
+            run.note_error(names.STATES, f"no parcel holds what entries {first:,} to {last:,} brought")
         for place, one in enumerate(outside, 1):
             run.check()
             run.report(place, len(outside), unit="parcels")
