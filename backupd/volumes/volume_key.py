@@ -43,7 +43,8 @@ def find_key(inner: Volume, keyring: Keyring) -> FoundKey:
     found = key_ids(inner)
     newest = keyring.newest.id.hex()
     for key_id in keyring.ids:
-        if key_id in found:
+        # Asked for by name, too: a listing may lag behind, and a volume that only looks new is none.
+        if key_id in found or inner.exists(f"{KEYS_FOLDER}/{key_id}"):
             return FoundKey(_read(inner, keyring, key_id), newest in found)
     if found:
         keyring.key(bytes.fromhex(found[0]))
