@@ -155,7 +155,13 @@ class S3Volume:
                     yield name
             if not answer.get("IsTruncated"):
                 return
-            page["ContinuationToken"] = answer["NextContinuationToken"]
+            token = answer.get("NextContinuationToken")
+            if not token or token == page.get("ContinuationToken"):
+                raise VolumeError(
+                    f"{self.settings.place} does not say how its listing goes on",
+                    hint="it is the store's own failure, or a proxy's before it; it is asked again",
+                )
+            page["ContinuationToken"] = token
 
     def check(self) -> s3_probe.StoreReport:
         """Try out what the store can do and what the credentials allow; see `s3_probe.probe`."""
