@@ -78,6 +78,8 @@ class Uploading:
         self._rebuilding = ""
         self._calls, self._last_call = 0, clock.monotonic()
         self._is_sending = False
+        self._is_listed = False
+        """Whether the catalog is what the volume holds, as far as anybody knows."""
 
     @property
     def outside(self) -> BlobsOutside | None:
@@ -152,7 +154,12 @@ class Uploading:
         while True:
             try:
                 self._backlog = await in_own_thread(
-                    lambda: parts.upload.tend(self._cache_bytes_max(), self._stop, lacking=self._lacking()),
+                    lambda: parts.upload.tend(
+                        self._cache_bytes_max(),
+                        self._stop,
+                        lacking=self._lacking(),
+                        is_listed=self._is_listed,
+                    ),
                     name="upload queue",
                 )
                 self._queue_error = ""
@@ -167,16 +174,17 @@ class Uploading:
     # ------------------------------------------------------------------- sending
 
     async def _send(self, parts: UploadingParts) -> None:
-        is_whole = await asyncio.to_thread(parts.outside.catalog.is_whole)
+        self._is_listed = await asyncio.to_thread(parts.outside.catalog.is_whole)
         while True:
             try:
                 if parts.outside.rebuild_due:
                     # Kept first: neither a store that is away nor the end of the process may forget it.
                     await asyncio.to_thread(parts.outside.catalog.set_whole, whole=False)
-                    parts.outside.rebuild_due, is_whole = False, False
-                if not is_whole:
+                    self._is_listed = False
+                    parts.outside.rebuild_due = False
+                if not self._is_listed:
                     await self._rebuild(parts)
-                    is_whole = True
+                    self._is_listed = True
                 self._is_sending = True
                 round_ = await in_own_thread(lambda: parts.upload.round(self._stop), name="sending")
             except (OSError, BackupdError) as error:

@@ -48,11 +48,17 @@ class Upload:
         self._now = now
 
     def tend(
-        self, cache_bytes_max: int, stop: Callable[[], bool] = lambda: False, *, lacking: int = 0
+        self,
+        cache_bytes_max: int,
+        stop: Callable[[], bool] = lambda: False,
+        *,
+        lacking: int = 0,
+        is_listed: bool = True,
     ) -> Backlog:
         """Write down what is new, find what was missed, make room; return what waits then.
 
-        `lacking` bytes of room are wanted, whatever the bound of the cache allows.
+        `lacking` bytes of room are wanted, whatever the bound of the cache allows. Nothing is let go for a
+        volume that is to be listed first (`is_listed` false): what the catalog knows of it may be gone.
         """
         outside, catalog = self._outside, self._outside.catalog
         outside.keep_notes()
@@ -67,7 +73,8 @@ class Upload:
             if found:
                 log.info("blobs_found_waiting", blobs=found)
         with outside.evicting:
-            freed = 0 if outside.keeps_all else self._cache.make_room(catalog, cache_bytes_max, lacking)
+            stays = outside.keeps_all or outside.rebuild_due or not is_listed
+            freed = 0 if stays else self._cache.make_room(catalog, cache_bytes_max, lacking)
         if freed:
             log.info("cache_made_room", bytes=freed)
         return catalog.backlog()

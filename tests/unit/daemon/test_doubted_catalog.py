@@ -60,3 +60,26 @@ async def test_a_doubt_outlives_the_process(root):
     async with UploadingWorld(root, clock=clock, volume=FaultyVolume(memory)) as world:
         await world.wait(10)
         assert not world.blobs.contains(digest)
+
+
+async def test_nothing_leaves_for_a_volume_that_was_not_listed_yet(root):
+    """Chosen again, what rested there before is no reason to let a content go: the volume is listed first."""
+    async with UploadingWorld(root) as world:
+        gone, kept = world.keep(b"Subject: gone\r\n\r\n"), world.keep(b"Subject: kept\r\n\r\n")
+        await world.wait(60)
+        memory = world.memory
+        world.catalog.use("")
+        for name in list(memory.names("items/"))[:1]:
+            memory.delete(name)
+    clock = FakeClock()
+    world = UploadingWorld(root, clock=clock, volume=FaultyVolume(memory))
+    world.cache_bytes_max = 0
+    world.volume.away = True
+    async with world:
+        await world.wait(30)
+        assert all(world.is_cached(one) for one in (*gone, *kept))
+        world.volume.away = False
+        await world.wait(400)
+        assert not any(world.is_cached(one) for one in (*gone, *kept))
+        assert world.blobs.read(gone[0]) == b"Subject: gone\r\n\r\n"
+        assert world.blobs.read(kept[0]) == b"Subject: kept\r\n\r\n"
