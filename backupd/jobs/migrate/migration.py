@@ -28,6 +28,7 @@ from backupd.store.layout import blob_name, pack_name
 from backupd.store.outside.catalog import Catalog
 from backupd.store.outside.objects import Intent, IntentKind, Objects
 from backupd.store.outside.reading import External
+from backupd.store.outside.rebuilding import lose_vanished
 from backupd.store.packs import PACKED_BYTES_MAX, PackBuilder, Packed
 
 THREADS_MAX = 64
@@ -90,6 +91,10 @@ class Migration:
         A content that can't be read is noted as an error of the run, and is not copied.
         """
         self._settle()
+        # Nobody watched the place since an earlier migration: what was copied may be gone again.
+        vanished = lose_vanished(self._objects, self._target.volume, run.check)
+        if vanished:
+            log.warning("copied_contents_vanished", contents=vanished, volume=self._target.title)
         pending: set[Future[None]] = set()
         with ThreadPoolExecutor(self._threads, thread_name_prefix="migrate") as pool:
             try:

@@ -86,6 +86,24 @@ def rebuild(outside: BlobsOutside, run: Run, *, now: Callable[[], datetime]) -> 
     return done
 
 
+def lose_vanished(objects: Objects, volume: Volume, check: Callable[[], None]) -> int:
+    """Take objects that are not on their volume any more out of its catalog; return how many contents went.
+
+    For a volume that is not in use. Raises what `check` does, `VolumeError`.
+    """
+    lost = 0
+    known = _Known(objects)
+    for name in volume.names(f"{BLOBS}/"):
+        check()
+        for number, missing in known.before(name):
+            lost += 0 if volume.exists(missing) else len(objects.lose(number))
+        known.has(name)
+    for number, missing in known.rest():
+        check()
+        lost += 0 if volume.exists(missing) else len(objects.lose(number))
+    return lost
+
+
 class _Known:
     """The names of a catalog in their order, walked beside those of the volume."""
 

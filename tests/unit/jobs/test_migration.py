@@ -84,6 +84,20 @@ async def test_everything_is_copied_once(world: MovingWorld, is_remote: bool) ->
     assert world.readable() == world.digests
 
 
+@pytest.mark.parametrize("is_remote", [True, False])
+async def test_what_vanished_from_the_target_is_copied_again(world: MovingWorld, is_remote: bool) -> None:
+    """What an earlier migration brought there is believed only where it still is."""
+    world.migrate(is_remote=is_remote)
+    first, *others = list(world.target.names())
+    for name in others:
+        world.target.delete(name)
+    done = world.migrate(is_remote=is_remote)
+    assert done.copied > 0
+    assert done.copied + done.there == len(world.digests)
+    assert world.target.exists(first)
+    assert world.readable() == world.digests
+
+
 @pytest.mark.parametrize("step", ["migrate.put", "migrate.read_back"])
 async def test_one_that_is_ended_goes_on_and_leaves_no_second_copy(world: MovingWorld, step: str) -> None:
     """Whatever it was ended at, the next one completes it; nothing unconfirmed stays on the volume."""
