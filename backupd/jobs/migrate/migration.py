@@ -29,10 +29,13 @@ from backupd.store.outside.catalog import Catalog
 from backupd.store.outside.objects import Intent, IntentKind, Objects
 from backupd.store.outside.reading import External
 from backupd.store.outside.rebuilding import lose_vanished
-from backupd.store.packs import PACKED_BYTES_MAX, PackBuilder, Packed
+from backupd.store.packs import PACK_BYTES, PACKED_BYTES_MAX, PackBuilder, Packed
 
 THREADS_MAX = 64
 STAGED_BYTES_MAX = 64 << 20
+BATCH_BYTES = PACK_BYTES // 2
+"""Each thread holds as much: packed together it is less, and still a pack that stays."""
+BATCH_CONTENTS_MAX = 10_000
 _CHUNK_BYTES = 1 << 20
 
 log = structlog.get_logger(__name__)
@@ -130,7 +133,7 @@ class Migration:
             log.warning("object_stays", object=name, reason=error.message)
 
     def _batches(self) -> Iterator[list[str]]:
-        """Yield digests that go together: about a pack's worth, or a large one alone."""
+        """Yield digests that go together: enough for a pack that no purge would find small."""
         batch: list[str] = []
         size = 0
         for digest in self._blobs.digests():
@@ -143,7 +146,7 @@ class Migration:
                 continue  # it was purged meanwhile
             batch.append(digest)
             size += stored
-            if size >= PACKED_BYTES_MAX or len(batch) >= 1_000:  # noqa: PLR2004 - contents of a pack, at most
+            if size >= BATCH_BYTES or len(batch) >= BATCH_CONTENTS_MAX:
                 yield batch
                 batch, size = [], 0
         if batch:
@@ -237,6 +240,7 @@ class FetchedBack:
     def run(self, run: Run, total: int | None = None) -> Tally:
         """Fetch what is missing here. Raises `OperationStopped`, `VolumeError`, `SpaceExhausted`."""
         staged: list[Staged] = []
+        staged_bytes = 0
         try:
             for digest in self._blobs.digests():
                 run.check()
@@ -251,8 +255,10 @@ class FetchedBack:
                     run.note_error(digest, error.message)
                     self.tally.failed += 1
                     continue
-                if sum(one.stored_size for one in staged) >= STAGED_BYTES_MAX:
+                staged_bytes += staged[-1].stored_size
+                if staged_bytes >= STAGED_BYTES_MAX:
                     self._commit(staged)
+                    staged_bytes = 0
             self._commit(staged)
         except BaseException:
             self._local.discard(staged)

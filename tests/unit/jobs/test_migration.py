@@ -84,6 +84,15 @@ async def test_everything_is_copied_once(world: MovingWorld, is_remote: bool) ->
     assert world.readable() == world.digests
 
 
+async def test_many_small_contents_fill_packs(world: MovingWorld) -> None:
+    """They go into few packs, not into small ones that the next purge would write anew, all of them."""
+    blobs = world.store.blobs
+    texts = [b"Subject: %d\r\n\r\n" % number + b"Hello again. " * 40 for number in range(2_500)]
+    blobs.commit([blobs.stage(text) for text in texts])
+    assert world.migrate().copied == len(world.digests) + len(texts)
+    assert len([name for name in world.target.names() if name.startswith(PACKS)]) == 1
+
+
 @pytest.mark.parametrize("is_remote", [True, False])
 async def test_what_vanished_from_the_target_is_copied_again(world: MovingWorld, is_remote: bool) -> None:
     """What an earlier migration brought there is believed only where it still is."""
