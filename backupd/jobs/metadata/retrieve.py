@@ -24,12 +24,12 @@ import structlog
 
 from backupd import durable
 from backupd.clock import Clock, written
-from backupd.decoding import converted, decoded
+from backupd.decoding import converted
 from backupd.errors import BackupPathRefused, CorruptHistory
 from backupd.items import ItemKey, Kind, identifier_of
 from backupd.jobs.metadata import names, parcels, plan
 from backupd.jobs.metadata.names import ArchiveObject
-from backupd.jobs.metadata.summary import Summary
+from backupd.jobs.metadata.summary import Summary, newest_summary
 from backupd.operations import Run, Verdict
 from backupd.states import State
 from backupd.store import archives, history_format, ownership
@@ -118,19 +118,10 @@ class Retrieval:
         return self._verdict(run, summary, identity)
 
     def _summary(self) -> Summary:
-        found = names.summary_objects(self._volume.names(names.SUMMARIES))
-        reason = "there is no summary of a backup on it"
-        for one in reversed(found):
-            try:
-                return decoded(self._content(one.name), Summary)
-            except (
-                msgspec.DecodeError,
-                UnicodeDecodeError,
-                CorruptArchive,
-                NameMissing,
-                ObjectDamaged,
-            ) as error:
-                reason = f"{one.name}: {error}"
+        found, reason = newest_summary(self._volume)
+        if found is not None:
+            return found
+        reason = reason or "there is no summary of a backup on it"
         raise BackupPathRefused(
             f"no metadata can be retrieved from the volume: {reason}",
             hint="check bucket, prefix and volume_prefix; a summary is written once a SmartScan has sent all "

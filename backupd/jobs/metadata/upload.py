@@ -27,7 +27,7 @@ from backupd.errors import CorruptHistory, CorruptJournal, VolumeError
 from backupd.items import ItemKey
 from backupd.jobs.metadata import names, parcels, plan
 from backupd.jobs.metadata.plan import AccountMark
-from backupd.jobs.metadata.summary import Summary
+from backupd.jobs.metadata.summary import Summary, newest_summary
 from backupd.operations import Run
 from backupd.store import archives, layout
 from backupd.store.archives import ArchiveType
@@ -99,10 +99,14 @@ class MetadataUpload:
 
         What an empty Backup Path does not know would be taken for purged, and removed.
         """
-        newest = names.summary_objects(volume.names(names.SUMMARIES))[-1:]
-        for one in newest:
-            with volume.get(one.name) as file:
-                summary = decoded(file.read(parcels.PARCEL_BYTES_MAX), Summary)
+        summary, reason = newest_summary(volume)
+        if reason:
+            raise VolumeError(
+                f"no summary on it can be read, which would tell whose backup rests there: {reason}",
+                permanent=True,
+                hint="bring an older version of the object back, or give another volume_prefix",
+            )
+        if summary is not None:
             since = converted(summary.map, Identity).since
             if since != identity.since:
                 raise VolumeError(

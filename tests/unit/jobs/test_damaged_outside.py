@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
 
+import msgspec
 import pytest
 
 from backupd.errors import BackupdError, CorruptBlob, VolumeError
-from backupd.jobs.metadata import names
+from backupd.jobs.metadata import MetadataUpload, names
 from backupd.store.outside import reclaiming
 from backupd.store.outside.rebuilding import rebuild
+from backupd.store.ownership import Identity
 from backupd.volumes.encrypting import EncryptingVolume
 from backupd.volumes.failures import AccessRefused, CorruptObject
 from backupd.volumes.keyring import Keyring, MasterKey
@@ -195,3 +197,36 @@ def test_an_object_that_is_damaged_as_it_arrives_stops_no_other(
     assert backlog.troubled == (0 if may_delete else 1)
     if not may_delete:
         assert "can't be removed" in backlog.trouble
+
+
+@pytest.mark.parametrize("damaged", [1, 2])
+async def test_a_place_with_a_damaged_summary_is_looked_at_all_the_same(
+    volume: Comparing | Sealed, tmp_path: Path, damaged: int
+) -> None:
+    """Whose backup rests there is told by the summary before; where none can be read the place is refused."""
+    async with SendingWorld(tmp_path / "backup", volume) as world:
+        await world.account(ALICE)
+        await world.scan_all()
+        for item in ("1", "2"):
+            await world.receive(item)
+            world.upload.archive(world.run())
+            await world.clock.advance(60)
+        for name in list(volume.names(names.SUMMARIES))[-damaged:]:
+            volume.damage(name)
+        identity = world.store.identity
+        other = msgspec.structs.replace(identity, since=world.clock.now())
+        if damaged == 1:
+            MetadataUpload.check_place(volume, identity)
+        with pytest.raises(VolumeError) as told:
+            MetadataUpload.check_place(volume, other if damaged == 1 else identity)
+        assert told.value.permanent
+        assert ("earlier backup" if damaged == 1 else "no summary") in told.value.message
+
+
+def test_a_summary_that_is_none_refuses_the_place() -> None:
+    """Nonsense under the name of a summary is an answer to whoever chooses the place, not a bug."""
+    volume = MemoryVolume()
+    volume.put(names.summary_name(7, datetime(2026, 11, 1, tzinfo=UTC)), b'{"map": ')
+    identity = Identity(format=1, server="s", name="n", since=datetime(2026, 11, 1, tzinfo=UTC))
+    with pytest.raises(VolumeError, match="no summary"):
+        MetadataUpload.check_place(volume, identity)
