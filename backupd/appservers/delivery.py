@@ -129,8 +129,9 @@ def make_mail_folder(account: Path, folder: str) -> Path:
     with told_apart(account):
         if not maildir.is_dir() or not (maildir / "cur").is_dir():
             _make_maildir(maildir, account)
-        known = mail_folders(str(maildir)).get(folder)
-        directory = maildir / (directory_name_of(folder) if known is None else known)
+        folders = mail_folders(str(maildir))
+        known = folders.get(folder)
+        directory = maildir / (directory_name_of(folder, folders) if known is None else known)
         if directory.is_symlink():
             raise AppServerRefused(f"the folder {folder!r} is a link", folder=folder)
         if known is None or not all((directory / part).is_dir() for part in ("cur", "new", "tmp")):

@@ -38,7 +38,7 @@ from backupd.appservers.survey import (
     survey_account,
     unavailable,
 )
-from backupd.errors import AppServerUnavailable, ItemVanished
+from backupd.errors import AppServerRefused, ItemVanished
 from backupd.items import Area, Kind
 
 ROUNDS_MAX = 4
@@ -250,7 +250,8 @@ class Lister:
                 return row.id
         found = survey_account(self._root, path).get((area, folder))
         if found is None:
-            raise AppServerUnavailable(f"the folder {folder!r} did not appear", folder=folder)
+            # It was made just now: what made it and what lists it understand its name differently.
+            raise AppServerRefused(f"the folder {folder!r} is not listed under this name", folder=folder)
         taken = {row.id for row in known}
         wanted = derived_id(account, "folder", area.value, folder)
         identifier = next(each for each in suffixed(wanted) if each not in taken)

@@ -17,11 +17,12 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Container
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from backupd.appservers.naming import checked_name, from_utf7, shown, to_utf7
+from backupd.appservers.naming import checked_name, from_utf7, raw, shown, to_utf7
 from backupd.clock import moment, written
 from backupd.errors import AppServerRefused
 
@@ -149,24 +150,44 @@ def mail_folders(maildir: str) -> dict[str, str]:
     for name in sorted(names):
         if not _is_mail_folder(f"{maildir}/{name}"):
             continue
-        path = "/".join(shown(from_utf7(part)) for part in name[1:].split("."))
+        path = _path_of(name)
         found[path if path not in found else shown(name)] = name
     return found
+
+
+def _path_of(name: str) -> str:
+    return "/".join(shown(from_utf7(part)) for part in name[1:].split("."))
 
 
 def _is_mail_folder(directory: str) -> bool:
     return any(os.path.isdir(f"{directory}/{place}") for place in ("cur", "new"))
 
 
-def directory_name_of(folder: str) -> str:
-    """Return the directory name for a folder path that has no directory yet ("" for INBOX)."""
+def directory_name_of(folder: str, known: Container[str] = ()) -> str:
+    """Return the directory name for a folder path that has no directory yet ("" for INBOX).
+
+    `known` are the paths that are there: beside them a path such as `.INBOX` is a directory's own name.
+    """
     if folder == INBOX:
         return ""
+    if folder.startswith(".") and _path_of(raw(folder)) in known:
+        return checked_name(folder)
     if "." in folder:
         raise AppServerRefused(
             f"a Maildir++ folder can't be named {folder!r}", hint="its names hold no dot", folder=folder
         )
-    return checked_name("." + ".".join(to_utf7(part) for part in folder.split("/") if checked_name(part)))
+    return checked_name("." + ".".join(_name_of(part) for part in folder.split("/")))
+
+
+def _name_of(part: str) -> str:
+    """Return one part of a folder's path as a directory's name has it."""
+    name = checked_name(part)
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        # Bytes that are no UTF-8 were shown one by one; no UTF-7 can say them.
+        return name
+    return to_utf7(name)
 
 
 def scan_folder(directory: str) -> dict[str, Found]:

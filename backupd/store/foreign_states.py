@@ -95,19 +95,26 @@ def why_unusable(state: State) -> str:
         form = converted(state.metadata, _Form)
     except (msgspec.ValidationError, RecursionError) as error:
         return f"its metadata is no photograph: {error}"
-    for text in (form.folder, form.name, form.uid, *form.flags, *form.tags):
-        if text is not None and not _is_plain(text, TEXT_CHARACTERS_MAX):
-            return "its metadata holds names that are none"
+    names = (form.folder, form.name, form.uid)
+    if not all(text is None or _is_name(text, TEXT_CHARACTERS_MAX) for text in names) or not all(
+        _is_plain(text, TEXT_CHARACTERS_MAX) for text in (*form.flags, *form.tags)
+    ):
+        return "its metadata holds names that are none"
     return ""
 
 
 def is_identifier(text: str) -> bool:
-    """Tell whether an id from outside can be one."""
-    return bool(text) and _is_plain(text, ID_CHARACTERS_MAX)
+    """Tell whether an id from outside can be one; some are made of a file's name."""
+    return bool(text) and _is_name(text, ID_CHARACTERS_MAX)
 
 
 def _is_plain(text: str, characters_max: int) -> bool:
-    if len(text) > characters_max or _UNPRINTABLE.search(text):
+    return _is_name(text, characters_max) and not _UNPRINTABLE.search(text)
+
+
+def _is_name(text: str, characters_max: int) -> bool:
+    r"""Tell whether a file could be called so: control characters may be, as in macOS's `Icon\r`."""
+    if len(text) > characters_max or "\0" in text:
         return False
     try:
         text.encode("utf-8")

@@ -21,6 +21,7 @@ from backupd.appservers import delivery, keywords
 from backupd.appservers.base import Account, BytesContent
 from backupd.appservers.deliveries import Arrival, deliver_many
 from backupd.appservers.delivery import deliver_file, deliver_message, make_mail_folder, toml_of
+from backupd.appservers.maildir import mail_folders
 from backupd.appservers.writing import told_apart
 from backupd.errors import AppServerRefused, AppServerUnavailable
 from backupd.items import Area, Kind
@@ -110,6 +111,20 @@ def test_nothing_existing_is_overwritten(tree):
     files = sorted((tree.account(ALICE) / "files").glob("a*"))
     assert [path.read_text() for path in files] == [path.name for path in files]
     assert not list((tree.account(ALICE) / "files").glob(".backupd*"))
+
+
+@pytest.mark.parametrize("name", [b".latin\xe4", b".a.&AMQ-\xff", b".INBOX", b".&bad", ".Ä\uef80".encode()])
+def test_a_folder_that_was_listed_can_be_made_again(tmp_path, name):
+    """Whatever a listing calls a directory, one of that path is listed as the same when it is made anew."""
+    before, after = tmp_path / "before", tmp_path / "after"
+    after.mkdir()
+    maildir = mailtree.make_maildir(before / "Maildir")
+    mailtree.make_maildir(maildir / os.fsdecode(name))
+    paths = mail_folders(str(maildir)).keys()
+    assert len(paths) == 2
+    for path in paths:
+        make_mail_folder(after, path)
+    assert mail_folders(str(after / "Maildir")).keys() == paths
 
 
 @pytest.mark.parametrize("folder", ["..", "a/../b", "a//b", "/etc", "a/", "nul\0", "with.dot", "x" * 300])

@@ -188,6 +188,9 @@ LATER = history_format.encode_lines([state(2)])
         (whole(LINE.replace(b'"INBOX"', b"5")), [], "no photograph"),
         (whole(LINE.replace(b'"INBOX"', b"null")), [], "no photograph"),
         (whole(LINE.replace(b'"INBOX"', b'"a\\u0000b"')), [], "names"),
+        (whole(LINE.replace(b'"INBOX"', b'"a\\nb"')), [1], ""),
+        (whole(LINE.replace(b'"flags":[]', b'"name":"Icon\\r"')), [1], ""),
+        (whole(LINE.replace(b'"flags":[]', b'"flags":["a\\nb"]')), [], "names"),
         (whole(LINE.replace(b'"flags":[]', b'"flags":{"a":1}')), [], "no photograph"),
         (whole(LINE.replace(b'"flags":[]', b'"received":"yesterday"')), [], "no photograph"),
         (whole(LINE.replace(b'"flags":[]', b'"area":null')), [], "no photograph"),
@@ -206,6 +209,13 @@ def test_histories_of_every_bad_form(
         assert why in hostile.told[0][1]
     else:
         assert bool(hostile.told) == (not transactions)
+
+
+def test_ids_made_of_odd_file_names_are_ids(hostile: Hostile) -> None:
+    """A contact's id is its file's name: one with a line's end in it comes in as any other."""
+    hostile.item("odd\nname").write_bytes(whole(LINE))
+    assert [one.key.item for one in hostile.items()] == ["odd\nname"]
+    assert hostile.told == []
 
 
 def test_huge_histories_end_at_a_bound(hostile: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
