@@ -106,7 +106,7 @@ def _scans_and_restores(of: Ingredients) -> Works:
     return Works(
         store=store,
         scan=scan,
-        restore=ItemRestore(store, appserver),
+        restore=ItemRestore(store, appserver, clock=clock),
         accounts=AccountRestore(store, appserver, clock=clock),
         export=Export(
             store,

@@ -227,12 +227,12 @@ class Works:
         given = operation.parameters
 
         async def work(run: Run) -> str:
-            account, item = given["account"], given["item_id"]
+            account, item, dry = given["account"], given["item_id"], bool(given.get("dry_run"))
             when, folder = _moment(given.get("date")), given.get("restore_folder")
-            if given.get("dry_run"):
-                return await self._restore.foresee(account, item, when=when, folder=folder)
-            scanned = await self._safety_scan(run, account)
-            restored = await self._restore.run(account, item, when=when, folder=folder)
+            scanned = await self._safety_scan(run, account, dry=dry)
+            if dry:
+                return scanned + await self._restore.foresee(account, item, when=when, folder=folder)
+            restored = await self._restore.run(account, item, when=when, folder=folder, run=run)
             return scanned + restored.sentence()
 
         return work
@@ -250,7 +250,7 @@ class Works:
         )
 
         async def work(run: Run) -> Verdict:
-            scanned = await self._safety_scan(run, wanted.source)
+            scanned = await self._safety_scan(run, wanted.source, dry=wanted.dry_run)
             return _prefixed(scanned, await self._accounts.on_new_account(run, wanted))
 
         return work
@@ -266,7 +266,7 @@ class Works:
         )
 
         async def work(run: Run) -> Verdict:
-            scanned = await self._safety_scan(run, wanted.account)
+            scanned = await self._safety_scan(run, wanted.account, dry=wanted.dry_run)
             return _prefixed(scanned, await self._accounts.undelete(run, wanted))
 
         return work
@@ -361,14 +361,16 @@ class Works:
 
         return work
 
-    async def _safety_scan(self, run: Run, account: str) -> str:
-        """Scan an account with an open gap before anything of it is restored; say so (spec: Safety Scan)."""
+    async def _safety_scan(self, run: Run, account: str, *, dry: bool) -> str:
+        """Scan an account with an open gap before its restore; a dry run only says that it would be."""
         known = await asyncio.to_thread(self._store.index.find_account, account)
         if known is None:
             return ""
         gaps = await asyncio.to_thread(self._store.ledger.gaps)
         if not any(gap.account in (WHOLE_SERVER, known.item) for gap in gaps):
             return ""
+        if dry:
+            return "changes may have been missed: the account would be scanned first; "
         log.info("safety_scan", account=known.item)
         try:
             verdict = await self._scan.run_account(run, known.item, ScanOptions())

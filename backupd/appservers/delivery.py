@@ -32,6 +32,7 @@ from backupd.appservers.maildir import (
     mtime_of,
 )
 from backupd.appservers.naming import NAME_BYTES_MAX, checked_name, checked_path
+from backupd.appservers.registry import COS_DIRECTORY, LISTS_DIRECTORY
 from backupd.appservers.writing import owned_like, told_apart, write
 from backupd.errors import AppServerRefused
 from backupd.items import Area
@@ -186,6 +187,8 @@ def make_account(root: Path, account: Account, identifier: str) -> Path:
     user, at, domain = account.name.rpartition("@")
     if not at:
         raise AppServerRefused(f"{account.name!r} is no address", hint="write user@domain", name=account.name)
+    if domain in (COS_DIRECTORY, LISTS_DIRECTORY):
+        raise AppServerRefused(f"no domain can be called {domain!r}: its directory holds other things")
     domain_directory = root / visible_name(domain)
     directory = domain_directory / visible_name(user)
     with told_apart(root):

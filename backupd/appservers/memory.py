@@ -247,11 +247,12 @@ class MemoryServer:
         tags: Sequence[str] = (),
         name: str = "",
         when: datetime | None = None,
+        item: str = "",
     ) -> str:
-        """Add an item and return its id; a missing folder is made."""
+        """Add an item and return its id, `item` where one is to be used again; a missing folder is made."""
         await self.create_folder(account, AREA_OF_KIND[kind], folder)
         here = self._account(account)
-        identifier = f"item-{next(self._numbers)}"
+        identifier = item or f"item-{next(self._numbers)}"
         moment = written(when or self._clock.now())
         listed: dict[str, Any]
         if kind is Kind.MESSAGE:

@@ -18,11 +18,12 @@ from backupd.clock import Clock
 from backupd.errors import AppServerRefused, AppServerUnavailable
 from backupd.items import Area, Kind
 from backupd.jobs.restore import importing
+from backupd.jobs.restore.counting import Counted
 from backupd.jobs.restore.importing import ExternalWanted, name_of
 from backupd.jobs.restore.patience import answers
 from backupd.jobs.restore.plan import Plan
 from backupd.jobs.restore.provisioning import Provisioned, Provisioning
-from backupd.jobs.restore.putting import Counted, Putting
+from backupd.jobs.restore.putting import Putting
 from backupd.jobs.restore.within import Shared, WithinAccount
 from backupd.store.foreign import ForeignPath, FoundItem
 from backupd.store.id_mapper import IdMapper, MappedItem
@@ -99,7 +100,7 @@ class AccountImport:
             done.unrestored += 1
         self._shared.advance(expected - run.reported)
         log.info("account_imported", account=name, target=target, **done.counts())
-        if done.unrestored:
+        if not done.is_whole:
             run.note_error(target, f"of this account {done.sentence()}")
         return done
 

@@ -17,13 +17,15 @@ import msgspec
 from backupd.appservers.base import Account, AppServer
 from backupd.clock import Clock, written
 from backupd.errors import AppServerRefused, UnknownAccount, UsageError
+from backupd.items import Kind
 from backupd.jobs.restore import past
+from backupd.jobs.restore.counting import Counted
 from backupd.jobs.restore.past import AccountThen
 from backupd.jobs.restore.patience import Patience
 from backupd.jobs.restore.plan import Plan, deleted_between, merged, plan_account, plan_undelete
-from backupd.jobs.restore.putting import Counted, Putting
+from backupd.jobs.restore.putting import Putting
 from backupd.operations import Run, Verdict
-from backupd.store.ledger_tables import KeptRestores
+from backupd.store.ledger_tables import KeptRestores, RestorePlace
 from backupd.store.store import Store
 
 IDENTITY = frozenset({"id", "name", "domain"})
@@ -71,6 +73,7 @@ class AccountRestore:
     async def on_new_account(self, run: Run, wanted: NewAccount) -> Verdict:
         """Make an account as another one was. Raises `UnknownAccount`, `UnknownItem`, `AppServerRefused`."""
         when = self._moment(wanted.when)
+        self._moment(wanted.undelete_from)
         then = await asyncio.to_thread(past.account_at, self._store, wanted.source, when)
         plan = plan_account(then)
         if wanted.undelete:
@@ -78,14 +81,17 @@ class AccountRestore:
             plan = merged(plan, plan_undelete(gone, tag_moment=self._clock.now()))
         better = await asyncio.to_thread(self._better_moment, then, when)
         warning = "" if better is None or wanted.undelete else f"; {_warning(len(then.items), better)}"
-        if wanted.dry_run:
-            return _dry(plan, f"on the new account {wanted.destination}{warning}")
-        target = await self._patience.wait(run, partial(self._account, then, wanted))
+        check_address(wanted.destination, then.name)
         done = Counted()
+        if wanted.dry_run:
+            there = await self._patience.wait(run, partial(self._made_before, then, wanted))
+            await self._putting.foresee(run, plan, then.account, there, done)
+            return _foreseen(done, f"on the new account {wanted.destination}", warning)
+        target = await self._patience.wait(run, partial(self._account, then, wanted))
         await self._putting.run(run, plan, then.account, target, done)
         moment = "as it was last" if wanted.when is None else f"of {written(when)}"
         sentence = f"account {then.name} {moment} as {wanted.destination} ({target}): {done.sentence()}"
-        return Verdict(sentence=sentence + warning, counts=done.counts(), successful=not done.unrestored)
+        return Verdict(sentence=sentence + warning, counts=done.counts(), successful=done.is_whole)
 
     async def undelete(self, run: Run, wanted: Undelete) -> Verdict:
         """Bring back what went in a window. Raises `UnknownAccount`, `UsageError`, `AppServerRefused`."""
@@ -101,22 +107,47 @@ class AccountRestore:
                 f"account {wanted.account!r} is deleted itself",
                 hint="bring it back: backupctl backup doRestoreOnNewAccount",
             )
-        self._moment(wanted.end)
-        items = await asyncio.to_thread(lambda: list(self._store.index.items(known.item, deleted=True)))
+        when = self._moment(wanted.end)
+        self._moment(wanted.start)
         now = self._clock.now()
         folder = None if wanted.to_original_folder else f"Undeleted {now:%Y-%m-%d %H:%M:%S}"
-        plan = plan_undelete(
-            deleted_between(items, wanted.start, wanted.end), tag_moment=now, dedicated_folder=folder
-        )
-        if wanted.dry_run:
-            return _dry(plan, f"in account {wanted.account}")
+        plan = await asyncio.to_thread(self._undelete_plan, known.item, wanted, when, now, folder)
         done = Counted()
+        if wanted.dry_run:
+            await self._putting.foresee(run, plan, known.item, known.item, done)
+            return _foreseen(done, f"in account {wanted.account}")
         await self._putting.run(run, plan, known.item, known.item, done)
         return Verdict(
             sentence=f"undelete in {wanted.account}: {done.sentence()}",
             counts=done.counts(),
-            successful=not done.unrestored,
+            successful=done.is_whole,
         )
+
+    def _undelete_plan(
+        self, account: str, wanted: Undelete, when: datetime, now: datetime, folder: str | None
+    ) -> Plan:
+        """Return what brings back that was deleted at the window's end, but for what came back by itself.
+
+        An id may be used again: the deletion of who had it before is found in the past alone.
+        """
+        gone = [one for one in self._store.index.items_at(account, when) if one.deleted]
+        found = deleted_between(gone, wanted.start, wanted.end)
+        plan = plan_undelete(found, tag_moment=now, dedicated_folder=folder)
+        restored = self._kept.restored(account)
+        returned = {
+            one.key
+            for one in found
+            if (live := self._store.index.item(account, one.item, one.kind)) is not None
+            and not live.deleted
+            and (live.digest, live.metadata.get("folder")) == (one.digest, one.metadata.get("folder"))
+        }
+        items = tuple(
+            one
+            for one in plan.items
+            if one.source not in returned
+            or (one.source.item, one.transaction, one.target(account)) in restored
+        )
+        return msgspec.structs.replace(plan, items=items)
 
     def _moment(self, when: datetime | None) -> datetime:
         """Return the moment that is meant, for None one after all states: a publisher's clock may be fast."""
@@ -128,26 +159,44 @@ class AccountRestore:
         live_now = self._store.index.items(then.account, deleted=None)
         return past.better_moment(list(live_now), when)
 
-    async def _account(self, then: AccountThen, wanted: NewAccount) -> str:
-        """Make the destination, or find the one that an earlier run of the same made; return its id."""
-        place = (then.account, 0, ACCOUNT_MARK + wanted.destination)
+    async def _made_before(self, then: AccountThen, wanted: NewAccount) -> str | None:
+        """Return the id of the destination that an earlier run of the same made, None where none did.
+
+        Raises `AppServerRefused` for an address that is taken, `UsageError` for an id that is.
+        """
+        place = _place(then, wanted)
         accounts = await self._appserver.accounts()
-        there = next((one for one in accounts if one.name.casefold() == wanted.destination.casefold()), None)
+        address = wanted.destination.casefold()
+        there = next((one for one in accounts if one.name.casefold() == address), None)
         made = (await asyncio.to_thread(self._kept.restored, then.account)).get(place)
         begun = place in await asyncio.to_thread(self._kept.begun, then.account)
         if there is not None and (there.id == made or begun):
-            await asyncio.to_thread(self._kept.end, then.account, {place: there.id})
             return there.id
         if there is not None:
             raise AppServerRefused(
                 f"the account {wanted.destination!r} is there already",
                 hint="give a destination that does not exist; a living account is never written over",
             )
-        lives = any(one.id == then.account for one in accounts)
-        if wanted.keep_id and lives:
+        for entry in await self._appserver.directory():
+            if entry.kind is Kind.MAILING_LIST and str(entry.metadata.get("name")).casefold() == address:
+                raise AppServerRefused(f"{wanted.destination!r} is a mailing list")
+        for one in accounts:
+            if address in _further_addresses(one.metadata):
+                raise AppServerRefused(f"{wanted.destination!r} is an address of account {one.name}")
+        if wanted.keep_id and any(one.id == then.account for one in accounts):
             raise UsageError(
                 f"account {then.name} lives and has its id", hint="leave keep_id out, or delete it first"
             )
+        return None
+
+    async def _account(self, then: AccountThen, wanted: NewAccount) -> str:
+        """Make the destination, or find the one that an earlier run of the same made; return its id."""
+        place = _place(then, wanted)
+        there = await self._made_before(then, wanted)
+        if there is not None:
+            await asyncio.to_thread(self._kept.end, then.account, {place: there})
+            return there
+        lives = any(one.id == then.account for one in await self._appserver.accounts())
         attributes = attributes_for(then.attributes, source_lives=lives)
         identifier = then.account if wanted.keep_id else ""
         await asyncio.to_thread(self._kept.begin, then.account, [place], self._store.journal.last_sequence)
@@ -171,9 +220,25 @@ def _warning(items: int, better: datetime) -> str:
     )
 
 
-def _dry(plan: Plan, where: str) -> Verdict:
-    folders, items = len(plan.folders), len(plan.items)
-    return Verdict(
-        sentence=f"dry run: {folders:,} folders and {items:,} items would be restored {where}",
-        counts={"folders": folders, "expected": items},
-    )
+def _place(then: AccountThen, wanted: NewAccount) -> RestorePlace:
+    return then.account, 0, ACCOUNT_MARK + wanted.destination
+
+
+def _further_addresses(attributes: Mapping[str, Any]) -> set[str]:
+    found: set[str] = set()
+    for name in ADDRESSES:
+        value = attributes.get(name)
+        found |= {str(one).casefold() for one in (value if isinstance(value, list) else [value])}
+    return found
+
+
+def _foreseen(done: Counted, where: str, warning: str = "") -> Verdict:
+    return Verdict(sentence=done.foreseen(where) + warning, counts=done.counts())
+
+
+def check_address(name: str, source: str) -> None:
+    """Raise `UsageError` for what can't be the address of a new account; the source's own one can."""
+    user, _, domain = name.rpartition("@")
+    is_odd = any(one.isspace() or not one.isprintable() or one in "@/" for one in user + domain)
+    if name != source and (not user or not domain or is_odd):
+        raise UsageError(f"{name!r} is no address", hint="write user@domain")

@@ -28,6 +28,7 @@ from backupd.errors import (
 )
 from backupd.items import CONTENT_KINDS, ItemKey, Kind
 from backupd.jobs.restore import drill_choice, past
+from backupd.jobs.restore.counting import Counted
 from backupd.jobs.restore.drill_place import DrillPlace, Scratch, check_parent
 from backupd.jobs.restore.drill_proof import Noted, as_histories_say, compare, folders_of
 from backupd.jobs.restore.export import MakeTarget
@@ -35,7 +36,7 @@ from backupd.jobs.restore.memory import PassingMemory
 from backupd.jobs.restore.past import AccountThen
 from backupd.jobs.restore.plan import Plan, Wanted, plan_account, without_deletion_mark
 from backupd.jobs.restore.proof import same_attributes
-from backupd.jobs.restore.putting import Counted, Putting
+from backupd.jobs.restore.putting import Putting
 from backupd.operations import Run, Verdict
 from backupd.states import Photograph, State
 from backupd.store.index_queries import KnownItem

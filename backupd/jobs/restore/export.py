@@ -23,11 +23,12 @@ from backupd.enrolment import Enrolment, Everyone
 from backupd.errors import BackupdError, OperationStopped, SpaceExhausted, UnknownAccount, UnknownItem
 from backupd.items import CONTENT_KINDS, SERVER_KINDS, Kind
 from backupd.jobs.restore import past
+from backupd.jobs.restore.counting import Counted
 from backupd.jobs.restore.export_place import ExportPlace, Marker, export_place, make_place
 from backupd.jobs.restore.past import AccountThen
 from backupd.jobs.restore.plan import Plan, deleted_between, merged, plan_account, plan_undelete
 from backupd.jobs.restore.proof import same_attributes
-from backupd.jobs.restore.putting import Counted, Putting
+from backupd.jobs.restore.putting import Putting
 from backupd.operations import Run, Verdict
 from backupd.states import state_at
 from backupd.store.index_queries import KnownItem
@@ -231,7 +232,7 @@ class _Carrying:
             sentence=f"{accounts:,} of {len(chosen):,} accounts, {entries:,} domains, COS and lists; "
             f"{items}{failed}",
             counts={**done.counts(), "accounts": accounts, "entries": entries, "failed": self._failed},
-            successful=not done.unrestored and not self._failed,
+            successful=done.is_whole and not self._failed,
         )
 
     def _items(self, chosen: Sequence[KnownItem]) -> int:

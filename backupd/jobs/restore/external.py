@@ -23,9 +23,9 @@ from backupd.items import SERVER_KINDS
 from backupd.jobs.restore import importing
 from backupd.jobs.restore.account_import import AccountImport
 from backupd.jobs.restore.accounts import AFTER_ALL
+from backupd.jobs.restore.counting import Counted
 from backupd.jobs.restore.importing import Choice, ExternalWanted
 from backupd.jobs.restore.provisioning import Provisioned, Provisioning
-from backupd.jobs.restore.putting import Counted
 from backupd.jobs.restore.within import Shared
 from backupd.operations import Run, Verdict
 from backupd.store import ownership
@@ -153,7 +153,9 @@ def _verdict(
     items = "only provisioning was asked for" if asked.provisioning_only else done.sentence()
     passed = f"; {shared.unusable:,} files of the source could not be used" if shared.unusable else ""
     failed = f"; {provisioned.failed:,} entries failed" if provisioned.failed else ""
-    problems = len(choice.problems) + provisioned.failed + shared.unusable + done.unrestored
+    problems = (
+        len(choice.problems) + provisioned.failed + shared.unusable + done.unrestored + done.folders_failed
+    )
     counts = done.counts() | {
         "accounts": len(provisioned.targets),
         "unusable": shared.unusable,
@@ -163,4 +165,6 @@ def _verdict(
         f"server {source.identity.name or source.identity.server}: {len(provisioned.targets):,} of "
         f"{len(choice.accounts):,} accounts ready since phase 1 (made: {made or 'nothing'}); {items}"
     )
-    return Verdict(sentence=f"{sentence}{failed}{passed}", counts=counts, successful=not problems)
+    return Verdict(
+        sentence=f"{sentence}{failed}{passed}", counts=counts, successful=not problems and done.is_whole
+    )

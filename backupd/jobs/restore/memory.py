@@ -1,7 +1,8 @@
 """What restores remember: which states were put where, so that one that is run again puts nothing twice.
 
 The ledger remembers what goes into the AppServer. What goes into a scratch server is remembered in memory,
-and gone with it: a drill must leave no trace that a real restore could take for its own.
+and gone with it: a drill must leave no trace that a real restore could take for its own. What was put, but
+did not read back as it was to be, is remembered a second time, at its place `in_doubt`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,14 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from backupd.store.ledger_tables import RestorePlace
+
+_DOUBT = "in doubt: "
+
+
+def in_doubt(place: RestorePlace) -> RestorePlace:
+    """Return under which place it is kept that a restored state is in doubt; an empty id says: no more."""
+    item, transaction, target = place
+    return item, transaction, f"{_DOUBT}{target}"
 
 
 class RestoreMemory(Protocol):

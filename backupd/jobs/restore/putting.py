@@ -2,9 +2,10 @@
 
 Before a chunk the ledger keeps that its items are begun, after it as which items they were made. A restore
 that is run again skips what is made and still there; one that was killed finds what its last chunk had made
-by content and folder, among what is new in the target since. Each item is read back and compared. An item
-that can't be restored is noted with its reason, and the next one is restored; an AppServer that is away, or
-can't write, is waited for with back-off, for a bounded time, then the operation fails and can be given again.
+by content and folder, among what is new in the target since. Each item is read back and compared; what
+differs, or could not be read back, stays in doubt, and is read again by the next run. An item that can't be
+restored is noted with its reason, and the next one is restored; an AppServer that is away, or can't write, is
+waited for with back-off, for a bounded time, then the operation fails and can be given again.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ from backupd.errors import (
     UnknownItem,
     VolumeError,
 )
-from backupd.items import Area, ItemKey
-from backupd.jobs.restore.memory import RestoreMemory
+from backupd.items import AREA_OF_KIND, Area, ItemKey
+from backupd.jobs.restore.counting import Counted
+from backupd.jobs.restore.memory import RestoreMemory, in_doubt
 from backupd.jobs.restore.patience import Patience
 from backupd.jobs.restore.plan import Plan, Wanted
 from backupd.jobs.restore.proof import digest_of_reading, why_not_equal
@@ -51,32 +53,6 @@ ONE_ITEM = (AppServerRefused, BlobMissing, CorruptBlob, ItemVanished, UnknownIte
 Result = TypeVar("Result")
 
 log = structlog.get_logger(__name__)
-
-
-class Counted(msgspec.Struct, kw_only=True):
-    """How a restore went, by items; `folders` were made sure of."""
-
-    expected: int = 0
-    restored: int = 0
-    skipped: int = 0
-    unrestored: int = 0
-    folders: int = 0
-
-    def add(self, other: Counted) -> None:
-        """Add another restore's counts."""
-        for name in self.__struct_fields__:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-
-    def sentence(self) -> str:
-        """Return the counted verdict."""
-        return (
-            f"{self.expected:,} expected, {self.restored:,} restored and read back as equal, "
-            f"{self.skipped:,} skipped (restored before), {self.unrestored:,} unrestored"
-        )
-
-    def counts(self) -> dict[str, int]:
-        """Return the counts by name."""
-        return {name: int(getattr(self, name)) for name in self.__struct_fields__}
 
 
 def chunks_of(items: Iterable[Wanted]) -> Iterator[list[Wanted]]:
@@ -148,6 +124,7 @@ class Putting:
         self._kept: RestoreMemory = KeptRestores(store.ledger) if kept is None else kept
         self._began_empty = began_empty
         self._refused_in_a_row = 0
+        self._unmade: set[tuple[str, Area, str]] = set()
 
     async def run(
         self, run: Run, plan: Plan, source: str, target: str, done: Counted, *, total: int | None = None
@@ -160,14 +137,35 @@ class Putting:
         total = done.expected + len(plan.items) if total is None else total
         done.expected += len(plan.items)
         await self._make_folders(run, plan.folders, target, done)
-        known = await self._known(source, target, plan.items)
+        known, doubtful = await self._known(run, source, target, plan.items)
         for chunk in chunks_of(plan.items):
             run.check()
             fresh = [one for one in chunk if self._place(one, target) not in known]
-            done.skipped += len(chunk) - len(fresh)
+            doubted = [one for one in chunk if self._place(one, target) in doubtful]
+            done.skipped += len(chunk) - len(fresh) - len(doubted)
+            if doubted:
+                made = [(one, doubtful[self._place(one, target)]) for one in doubted]
+                await self._look_again(run, made, source, target, done)
             if fresh:
                 await self._put_chunk(run, fresh, source, target, done)
             run.report(done.restored + done.skipped + done.unrestored, total)
+
+    async def foresee(self, run: Run, plan: Plan, source: str, target: str | None, done: Counted) -> None:
+        """Add to `done` what `run` would find and do, changing nothing; `target` None is yet to be made."""
+        done.expected += len(plan.items)
+        done.folders += len(plan.folders)
+        known: set[RestorePlace] = set()
+        if target is not None:
+            known, _ = await self._known(run, source, target, plan.items, keep=False)
+        for one in plan.items:
+            reason = why_not_kept(one)
+            if target is not None and self._place(one, target) in known:
+                done.skipped += 1
+            elif reason is not None:
+                done.unrestored += 1
+                run.note_error(one.source.item, reason.message)
+            else:
+                done.restored += 1
 
     def _place(self, one: Wanted, target: str) -> RestorePlace:
         return one.source.item, one.transaction, f"{self._origin}{one.target(target)}"
@@ -183,24 +181,35 @@ class Putting:
                 await self._patience.wait(run, partial(self._appserver.create_folder, target, area, folder))
                 done.folders += 1
             except AppServerRefused as error:
-                run.note_error(f"folder {folder}", error.message)
+                if (target, area, folder) not in self._unmade:
+                    self._unmade.add((target, area, folder))
+                    done.folders_failed += 1
+                    run.note_error(f"folder {folder}", error.message)
 
     # ------------------------------------------------------------ what is there
 
-    async def _known(self, source: str, target: str, items: Sequence[Wanted]) -> set[RestorePlace]:
-        """Return which of these states are in the target already, made by an earlier run and still there."""
+    async def _known(
+        self, run: Run, source: str, target: str, items: Sequence[Wanted], *, keep: bool = True
+    ) -> tuple[set[RestorePlace], dict[RestorePlace, str]]:
+        """Return which of these states an earlier run made in the target, where they are still.
+
+        Those of them that are in doubt are returned with their new ids, too.
+        """
         places = {self._place(one, target): one for one in items}
         restored = await asyncio.to_thread(self._kept.restored, source)
         begun = await asyncio.to_thread(self._kept.begun, source)
         made = {place: new for place, new in restored.items() if place in places}
         unsure = {place: basis for place, basis in begun.items() if place in places}
         if not made and not unsure:
-            return set()
-        listing = await self._appserver.changes(target, None)
+            return set(), {}
+        listing = await self._patience.wait(run, partial(self._appserver.changes, target, None))
         there = {listed.item for listed in listing.items}
         sources = set() if self._began_empty else {one.source.item for one in items}
         # What was restored, and went again, is brought back by its own state, where that is wanted too.
         found = {place for place, new in made.items() if new in there or new in sources}
+        doubtful = {
+            place: new for place, new in made.items() if new in there and restored.get(in_doubt(place)) == new
+        }
         open_ends = {place: places[place] for place in unsure if place not in found}
         if open_ends:
             taken = set(restored.values())
@@ -210,9 +219,10 @@ class Putting:
                 if listed.item not in taken
             ]
             recovered = await self._recovered(open_ends, candidates, min(unsure.values()))
-            await asyncio.to_thread(self._kept.end, source, recovered)
+            if keep:
+                await asyncio.to_thread(self._kept.end, source, recovered)
             found |= recovered.keys()
-        return found
+        return found, doubtful
 
     async def _recovered(
         self, open_ends: dict[RestorePlace, Wanted], candidates: Sequence[ItemKey], basis: int
@@ -260,6 +270,7 @@ class Putting:
             )
             return ends
 
+        doubtful: dict[RestorePlace, str] | None = None
         try:
             for one, new in zip(fresh, await self._patience.each(run, fresh, put), strict=True):
                 if isinstance(new, str):
@@ -267,10 +278,25 @@ class Putting:
                     restored.append((one, new))
                 else:
                     done.unrestored += 1
-                    self._note(run, one, new)
+                    self._note(run, one, new, target)
+            doubtful = await self._prove(run, restored, target)
         finally:
-            await asyncio.to_thread(self._kept.end, source, made)
-        await self._prove(run, restored, target, done)
+            doubts = made if doubtful is None else doubtful
+            marks = {in_doubt(place): new for place, new in doubts.items()}
+            await asyncio.to_thread(self._kept.end, source, made | marks)
+        done.restored += len(restored) - len(doubtful)
+        done.unrestored += len(doubtful)
+
+    async def _look_again(
+        self, run: Run, made: Sequence[tuple[Wanted, str]], source: str, target: str, done: Counted
+    ) -> None:
+        """Read back what an earlier run left in doubt."""
+        doubtful = await self._prove(run, made, target)
+        places = [self._place(one, target) for one, _ in made]
+        cleared = {in_doubt(place): "" for place in places if place not in doubtful}
+        await asyncio.to_thread(self._kept.end, source, cleared)
+        done.skipped += len(cleared)
+        done.unrestored += len(doubtful)
 
     async def _put_together(self, wanted: Sequence[Wanted], target: str) -> list[str | BackupdError]:
         """Put items; return for each its new id, or what went wrong."""
@@ -286,8 +312,10 @@ class Putting:
         content = BlobContent(self._blobs, digest, size, size if self._origin else None)
         return NewItem(kind=one.kind, photograph=one.photograph, content=content)
 
-    async def _prove(self, run: Run, made: Sequence[tuple[Wanted, str]], target: str, done: Counted) -> None:
-        """Read restored items back and count them; what reads back otherwise is no restored item."""
+    async def _prove(
+        self, run: Run, made: Sequence[tuple[Wanted, str]], target: str
+    ) -> dict[RestorePlace, str]:
+        """Read restored items back; note and return what reads back otherwise: it is no restored item."""
         wanted = {ItemKey(target, one.kind, new): one for one, new in made}
 
         def judge(key: ItemKey, reading: Reading) -> str:
@@ -296,20 +324,21 @@ class Putting:
         async def read(keys: Sequence[ItemKey]) -> list[str | BackupdError]:
             return await read_many(self._appserver, target, keys, judge)
 
+        doubtful = {}
         reasons = await self._patience.each(run, list(wanted), read)
         for (key, one), reason in zip(wanted.items(), reasons, strict=True):
             if reason:
-                done.unrestored += 1
                 said = reason.message if isinstance(reason, BackupdError) else reason
                 run.note_error(str(one.source.item), f"restored as {key.item}, but {said}")
-            else:
-                done.restored += 1
+                doubtful[self._place(one, target)] = key.item
+        return doubtful
 
-    def _note(self, run: Run, one: Wanted, error: BackupdError) -> None:
+    def _note(self, run: Run, one: Wanted, error: BackupdError, target: str) -> None:
         run.note_error(one.source.item, error.message)
         log.warning("item_not_restored", item=str(one.source), reason=error.message)
-        if isinstance(error, AppServerRefused):
-            # What lies with the source says nothing about the AppServer.
+        is_unmade = (target, AREA_OF_KIND[one.kind], one.folder) in self._unmade
+        if isinstance(error, AppServerRefused) and not is_unmade:
+            # What lies with the source or with its folder says nothing about the AppServer.
             self._refused_in_a_row += 1
         if self._refused_in_a_row >= REFUSED_IN_A_ROW_MAX:
             raise AppServerUnavailable(

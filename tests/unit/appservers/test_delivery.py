@@ -127,6 +127,15 @@ def test_a_folder_that_was_listed_can_be_made_again(tmp_path, name):
     assert mail_folders(str(after / "Maildir")).keys() == paths
 
 
+@pytest.mark.parametrize("name", ["a@cos", "a@lists"])
+def test_no_account_lies_where_other_entries_do(tree, name):
+    """The directories of classes and lists hold no accounts: one made there would never be found again."""
+    before = sorted(tree.root.rglob("*"))
+    with pytest.raises(AppServerRefused, match="domain"):
+        delivery.make_account(tree.root, Account(id="", name=name, metadata={}), "id")
+    assert sorted(tree.root.rglob("*")) == before
+
+
 @pytest.mark.parametrize("folder", ["..", "a/../b", "a//b", "/etc", "a/", "nul\0", "with.dot", "x" * 300])
 def test_mail_folders_that_can_not_be_are_refused(tree, folder):
     """Names that lead out, are empty or hold Maildir++'s separator are refused, and make nothing."""

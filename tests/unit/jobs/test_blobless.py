@@ -121,7 +121,9 @@ async def test_a_deleted_item_is_restored_from_what_is_held(world: BloblessWorld
     world.server.remove(ALICE, item)
     await world.scan_all()
     assert world.history(item)[-1].deleted
-    restored = await ItemRestore(world.store, world.server).run(ALICE, item, when=None, folder=None)
+    restored = await ItemRestore(world.store, world.server, clock=world.clock).run(
+        ALICE, item, when=None, folder=None
+    )
     copy = next(one for one in (await world.server.changes(ALICE, None)).items if one.kind is Kind.MESSAGE)
     assert copy.item != item
     assert world.server._accounts[ALICE].items[copy.item].content == BODY, restored

@@ -324,7 +324,9 @@ async def test_a_purged_item_is_no_item_of_the_backup_any_more(world: PurgedWorl
     world.pass_days(31)
     await world.purge()
     with pytest.raises(UnknownItem, match=r"has no item .* in the backup") as refused:
-        await ItemRestore(world.store, world.server).run(ALICE, item, when=None, folder=None)
+        await ItemRestore(world.store, world.server, clock=world.clock).run(
+            ALICE, item, when=None, folder=None
+        )
     assert "purge" in refused.value.hint
     at = (deleted.start - change().time).total_seconds()
     world.journal(change(item, ChangeType.DELETED, at=at, event="again"))

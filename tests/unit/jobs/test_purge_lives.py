@@ -130,7 +130,7 @@ class Lives(RuleBasedStateMachine):
         key = gone[place % len(gone)]
         try:
             self.run(
-                ItemRestore(self.world.store, self.world.server).run(
+                ItemRestore(self.world.store, self.world.server, clock=self.world.clock).run(
                     key.account, key.item, when=None, folder=None
                 )
             )

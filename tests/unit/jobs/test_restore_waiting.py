@@ -12,7 +12,7 @@ from backupd.appservers.base import Account
 from backupd.errors import AppServerUnavailable
 from backupd.items import Kind
 from backupd.states import Photograph
-from tests.unit.jobs.test_account_restore import ADDRESS, NEW, RestoreWorld
+from tests.unit.jobs.restoring_worlds import ADDRESS, NEW, RestoreWorld
 from tests.unit.jobs.worlds import ALICE
 
 MESSAGES = 7
