@@ -23,7 +23,13 @@ import msgspec
 
 from backupd import durable
 from backupd.appservers.base import Account
-from backupd.appservers.file_trees import ASIDE_PREFIX, DIRECTORY_OF_AREA, SUFFIX_OF_AREA
+from backupd.appservers.file_trees import (
+    ASIDE_PREFIX,
+    COS_DIRECTORY,
+    DIRECTORY_OF_AREA,
+    LISTS_DIRECTORY,
+    SUFFIX_OF_AREA,
+)
 from backupd.appservers.keywords import keyword_letters
 from backupd.appservers.maildir import (
     FLAG_LETTERS,
@@ -32,7 +38,6 @@ from backupd.appservers.maildir import (
     mtime_of,
 )
 from backupd.appservers.naming import NAME_BYTES_MAX, checked_name, checked_path
-from backupd.appservers.registry import COS_DIRECTORY, LISTS_DIRECTORY
 from backupd.appservers.writing import owned_like, told_apart, write
 from backupd.errors import AppServerRefused
 from backupd.items import Area

@@ -69,6 +69,7 @@ class LiveFolders:
         self._mail: dict[str, dict[str, str]] = {}
         self._cursors: dict[str, str] = {}
         self._due: dict[str, list[float]] = {}
+        self._new: set[str] = set()
         self._accounts_due: float | None = None
         self._turn: Iterator[str] = iter(())
         self._turn_began = float("-inf")
@@ -157,6 +158,7 @@ class LiveFolders:
             if before is None:
                 self._teller.account(account, ChangeType.CREATED, place.account.metadata)
                 self._cursors[account] = _NOTHING
+                self._new.add(account)
                 self._due[account] = [now, now + AGAIN_SECONDS]
             elif before.account.metadata != place.account.metadata:
                 self._teller.account(account, ChangeType.MODIFIED, place.account.metadata)
@@ -175,6 +177,10 @@ class LiveFolders:
                 return 0
             self._cursors[account] = compared.listing.cursor
             self._mail.pop(account, None)
+            if account in self._new:
+                # What was put into it before it was seen got its id then, and was told to nobody.
+                self._new.discard(account)
+                compared = _without_former(compared)
             return self._tell(account, compared)
 
     def _tell(self, account: str, compared: Comparison, *, only_moves: bool = False) -> int:
@@ -283,3 +289,13 @@ class LiveFolders:
         elif changed and (missed := self._compare(account)):
             log.warning("changes_missed", account=place.account.name, changes=missed)
             self._teller.missed(account)
+
+
+def _without_former(compared: Comparison) -> Comparison:
+    """Return a comparison in which all that is there is new; what is gone stays gone."""
+    items = {row.id for row in compared.now}
+    folders = {row.id for row in compared.folders_now}
+    return compared._replace(
+        before=[row for row in compared.before if row.id not in items],
+        folders_before=[row for row in compared.folders_before if row.id not in folders],
+    )

@@ -7,6 +7,7 @@ can be run again: what was restored is skipped, a killed run goes on.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -22,7 +23,7 @@ from backupd.jobs.restore import past
 from backupd.jobs.restore.counting import Counted
 from backupd.jobs.restore.past import AccountThen
 from backupd.jobs.restore.patience import Patience
-from backupd.jobs.restore.plan import Plan, deleted_between, merged, plan_account, plan_undelete
+from backupd.jobs.restore.plan import Plan, Wanted, deleted_between, merged, plan_account, plan_undelete
 from backupd.jobs.restore.putting import Putting
 from backupd.operations import Run, Verdict
 from backupd.store.ledger_tables import KeptRestores, RestorePlace
@@ -110,7 +111,8 @@ class AccountRestore:
         when = self._moment(wanted.end)
         self._moment(wanted.start)
         now = self._clock.now()
-        folder = None if wanted.to_original_folder else f"Undeleted {now:%Y-%m-%d %H:%M:%S}"
+        # Named by the day, as the tag is: given again, it is the same folder.
+        folder = None if wanted.to_original_folder else f"Undeleted {now:%Y-%m-%d}"
         plan = await asyncio.to_thread(self._undelete_plan, known.item, wanted, when, now, folder)
         done = Counted()
         if wanted.dry_run:
@@ -126,7 +128,7 @@ class AccountRestore:
     def _undelete_plan(
         self, account: str, wanted: Undelete, when: datetime, now: datetime, folder: str | None
     ) -> Plan:
-        """Return what brings back that was deleted at the window's end, but for what came back by itself.
+        """Return what brings back that was deleted at the window's end, but for what came back otherwise.
 
         An id may be used again: the deletion of who had it before is found in the past alone.
         """
@@ -134,20 +136,27 @@ class AccountRestore:
         found = deleted_between(gone, wanted.start, wanted.end)
         plan = plan_undelete(found, tag_moment=now, dedicated_folder=folder)
         restored = self._kept.restored(account)
-        returned = {
-            one.key
-            for one in found
-            if (live := self._store.index.item(account, one.item, one.kind)) is not None
-            and not live.deleted
-            and (live.digest, live.metadata.get("folder")) == (one.digest, one.metadata.get("folder"))
-        }
-        items = tuple(
-            one
-            for one in plan.items
-            if one.source not in returned
-            or (one.source.item, one.transaction, one.target(account)) in restored
-        )
-        return msgspec.structs.replace(plan, items=items)
+        copies: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+        for (item, _, target), new in restored.items():
+            copies[item, target].add(new)
+        wanted_too = {one.source.item for one in plan.items}
+        items = []
+        for one in plan.items:
+            target = one.target(account)
+            copied = copies[one.source.item, target]
+            # A copy that went, too, brings itself back.
+            came_back = bool(copied & wanted_too) or any(
+                self._lives(one, item, account) for item in {one.source.item, *copied}
+            )
+            # What an undelete brought back itself is counted as such.
+            if (one.source.item, one.transaction, target) in restored or not came_back:
+                items.append(one)
+        return msgspec.structs.replace(plan, items=tuple(items))
+
+    def _lives(self, one: Wanted, item: str, account: str) -> bool:
+        """Tell whether an item lives with the content that is wanted, wherever it was moved to."""
+        live = self._store.index.item(account, item, one.kind)
+        return live is not None and not live.deleted and live.digest == one.photograph.digest
 
     def _moment(self, when: datetime | None) -> datetime:
         """Return the moment that is meant, for None one after all states: a publisher's clock may be fast."""

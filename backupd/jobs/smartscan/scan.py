@@ -288,15 +288,20 @@ class SmartScan:
         return plan.plan_account(listing, known, account=account, basis=basis, moment=moment, deep=deep)
 
     def _suspicion(self, account: str, planned: plan.AccountPlan) -> str | None:
-        """Return why a listing is not to be believed; an emptied folder explains any loss."""
+        """Return why a listing is not to be believed.
+
+        An emptied folder explains any loss, and so does that the account was deleted since and made anew.
+        """
         if len(planned.gone) < plan.SUSPICIOUS_ITEMS_MIN:
             return None
         if any(gap.reason == GAP_EMPTIED for gap in self._store.ledger.gaps(account=account)):
             return None
+        history = self._store.histories.read(ItemKey(account, Kind.ACCOUNT, account))
+        former_until = max((state.start for state in history if state.deleted), default=None)
+        former = [item for item in planned.gone if former_until is not None and item.last <= former_until]
         live, _ = self._store.index.account_counts(account)
-        return plan.suspicion(
-            len(planned.gone), sum(count for kind, count in live.items() if kind != Kind.ACCOUNT)
-        )
+        known_live = sum(count for kind, count in live.items() if kind != Kind.ACCOUNT)
+        return plan.suspicion(len(planned.gone) - len(former), known_live - len(former))
 
     async def _directory_entries(self, work: Work) -> None:
         basis = self._store.journal.last_sequence

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import os
 import random
 import shutil
@@ -11,11 +12,12 @@ import shutil
 import pytest
 
 from backupd.appservers import live_folders
+from backupd.appservers.base import Account
 from backupd.appservers.directory import DirectoryServer
 from backupd.clock import SystemClock
 from backupd.errors import AppServerUnavailable
-from backupd.items import Kind, digest_of
-from backupd.states import ChangeType
+from backupd.items import Area, Kind, digest_of
+from backupd.states import ChangeType, Photograph
 from tests.world import mailtree
 
 ALICE = "user0000@example.test"
@@ -80,6 +82,25 @@ def test_what_was_put_or_listed_first_is_told_all_the_same(watching, server, tre
     account = watching.folders.place_of("example.test/user0000").account.id
     server._changes(account, None)
     assert len(watching.hint(path)) == 1
+
+
+async def test_what_was_put_into_a_new_account_is_told_with_it(watching, server, tree):
+    """A restore makes the account and puts items faster than the watch sees the account."""
+    new = await server.create_account(Account(id="", name="new@example.test", metadata={}))
+    await server.create_folder(new, Area.MAIL, "Empty")
+    photograph = Photograph(metadata={"folder": "Sent"}, digest=None, size=None)
+    item = await server.put(new, Kind.MESSAGE, photograph, io.BytesIO(b"Subject: x\n\n"))
+    path = next((tree.root / "example.test" / "new" / "Maildir" / ".Sent" / "cur").iterdir())
+    changes = [*watching.hint(path), *watching.settle()]
+    assert sorted(told(changes), key=str) == [
+        ("account", "created", None),
+        ("folder", "created", "Empty"),
+        ("folder", "created", "INBOX"),
+        ("folder", "created", "Sent"),
+        ("message", "created", "Sent"),
+    ]
+    assert [change.item for change in changes if change.kind is Kind.MESSAGE] == [item]
+    assert watching.settle() == []
 
 
 def test_what_another_listing_forgot_is_told(watching, server, tree):

@@ -177,6 +177,35 @@ async def test_what_was_deleted_comes_back_though_its_id_was_used_again(world: R
     assert (again.counts["restored"], again.counts["skipped"]) == (0, 1)
 
 
+async def test_an_undelete_brings_nothing_that_the_accounts_restore_brought(world: RestoreWorld) -> None:
+    """What a deleted account held is deleted for good once it is made anew, and there all the same."""
+    await world.server.create_account(Account(id="bob", name="bob@example.com", metadata={}))
+    await world.tick()
+    world.server.remove_account(ALICE)
+    await world.tick()
+    await world.restore(to=ADDRESS, keep_id=True)
+    (lost, *kept) = await items(world)
+    await world.tick()
+    verdict = await world.undelete()
+    assert (verdict.counts["expected"], await items(world)) == (0, [lost, *kept])
+    world.server.remove(ALICE, lost)
+    await world.tick()
+    verdict = await world.undelete()
+    assert (verdict.counts["restored"], len(await items(world))) == (1, 3)
+
+
+async def test_an_undelete_into_a_folder_of_its_own_restores_nothing_twice(world: RestoreWorld) -> None:
+    """Given again some time later, it finds what it made."""
+    for item in await items(world):
+        world.server.remove(ALICE, item)
+    await world.tick()
+    for restored, skipped in ((3, 0), (0, 3)):
+        verdict = await world.undelete(to_original_folder=False)
+        assert (verdict.counts["restored"], verdict.counts["skipped"]) == (restored, skipped)
+        await world.tick()
+    assert len(await items(world)) == 3
+
+
 async def test_a_dry_run_says_what_the_run_will_do(world: RestoreWorld) -> None:
     """Before, the same counts; afterwards, that all is there; and it is refused where the run is."""
     when = world.clock.now()

@@ -117,6 +117,27 @@ async def test_a_listing_that_lost_most_is_refused_unless_forced(world: BackupWo
     assert live(world) == set(items[15:])
 
 
+async def test_an_account_that_was_deleted_and_made_anew_is_believed(world: BackupWorld) -> None:
+    """What it held in its former life is missing for a reason; what it held since is not."""
+    former = await messages(world, 20)
+    await world.account("bob")
+    await world.account("carl")
+    await world.scan_all()
+    world.server.remove_account(ALICE)
+    await world.scan_all()
+    await world.account()
+    latter = await messages(world, 12)
+    for _ in range(2):
+        await world.clock.advance(60)
+        await world.scan_all()
+    assert live(world) == set(latter)
+    assert not live(world) & set(former)
+    for item in latter:
+        world.server.remove(ALICE, item)
+    with pytest.raises(SuspiciousListing, match="12 of"):
+        await world.scan_all()
+
+
 async def test_deletions_told_and_not_recorded_yet_are_not_suspicious(world: BackupWorld) -> None:
     """A user who deleted most of a mailbox just now does not make the scan fail."""
     items = await messages(world, 20)
