@@ -10,8 +10,10 @@ import random
 import shutil
 
 import pytest
+from watchfiles._rust_notify import WatchfilesRustInternalError
 
 from backupd.appservers import live_folders
+from backupd.appservers import watching as watching_module
 from backupd.appservers.base import Account
 from backupd.appservers.directory import DirectoryServer
 from backupd.clock import SystemClock
@@ -272,6 +274,23 @@ async def test_a_name_that_is_no_utf8_does_not_end_the_watch(watching, server, t
         await _until(lambda: {"caf\uefe9"} <= {(c.metadata or {}).get("name") for c in _changes(batches)})
         tree.write(tree.maildir(ALICE) / "new" / "n2", b"x")
         await _until(lambda: {"n1", "n2"} <= {change.item for change in _changes(batches)})
+
+
+async def test_a_directory_that_is_no_utf8_leaves_the_sweep(watching, server, tree, monkeypatch):
+    """Watchfiles fails whenever such a directory is so much as read; the sweep finds what happens."""
+    monkeypatch.setattr("backupd.appservers.survey.RACY_SECONDS", 0.05)
+    monkeypatch.setattr(live_folders, "CALM_SECONDS", 0.1)
+    monkeypatch.setattr(live_folders, "SWEEP_SECONDS", 0.1)
+
+    async def failing(root):
+        raise ExceptionGroup("", [WatchfilesRustInternalError(f"Unable to decode path {root}")])
+        yield set()
+
+    monkeypatch.setattr(watching_module, "_hints", failing)
+    async with followed(server) as batches:
+        for name in ("n1", "n2"):
+            tree.write(tree.maildir(ALICE) / "new" / name, b"x")
+            await _until(lambda name=name: name in {change.item for change in _changes(batches)})
 
 
 async def test_a_missing_root_is_told(tmp_path):
