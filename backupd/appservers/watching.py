@@ -76,7 +76,7 @@ def _pause(before: float, lasted: float) -> float:
 
 
 async def _sweeping(tracker: Tracker, clock: Clock, seconds: float) -> AsyncGenerator[Watched, None]:
-    """Yield an empty batch, then what the sweep finds without a hint; what comes later it finds afterwards."""
+    """Yield an empty batch, then what the sweep finds without hints; what comes later it finds after."""
     tracker.sweep_now()
     yield Watched()
     until = clock.monotonic() + seconds

@@ -114,16 +114,30 @@ class AccountImport:
         while batch := await asyncio.to_thread(_batch, found):
             run.check()
             folders |= importing.folders_by_place(batch)
-            plan = importing.plan_items(self._within_size(run, batch), self._asked, self._clock.now())
+            plan = importing.plan_items(self._within_size(run, batch, done), self._asked, self._clock.now())
             await putting.run(run, plan, account, target, done)
             await asyncio.to_thread(self._map_items, plan, account, target)
         return folders
 
-    def _within_size(self, run: WithinAccount, batch: list[FoundItem]) -> list[FoundItem]:
+    async def foresee(self, found: FoundItem, target: str | None) -> Counted:
+        """Return what `run` would do with an account's items; `target` None is yet to be made."""
+        run = WithinAccount(self._shared, name_of(found), self._clock)
+        putting = self.putting()
+        done = Counted()
+        items = self._source.items(found.key.item, self._when, self._shared.strange)
+        while batch := await asyncio.to_thread(_batch, items):
+            run.check()
+            plan = importing.plan_items(self._within_size(run, batch, done), self._asked, self._clock.now())
+            await putting.foresee(run, plan, found.key.item, target, done)
+            run.report(done.expected)
+        return done
+
+    def _within_size(self, run: WithinAccount, batch: list[FoundItem], done: Counted) -> list[FoundItem]:
         limit = self._asked.file_bytes_max
         if limit is None:
             return batch
         large = [one for one in batch if (one.state.size or 0) > limit]
+        done.left_out += len(large)
         for one in large:
             run.note_error(one.key.item, f"left out: {one.state.size:,} bytes, max_file_size is {limit:,}")
         return [one for one in batch if (one.state.size or 0) <= limit]

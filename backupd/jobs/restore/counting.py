@@ -6,7 +6,10 @@ import msgspec
 
 
 class Counted(msgspec.Struct, kw_only=True):
-    """How a restore went, by items; `folders` were made sure of, `folders_failed` could not be made."""
+    """How a restore went, by items; `folders` were made sure of, `folders_failed` could not be made.
+
+    Items that were `left_out`, as too large, were not expected.
+    """
 
     expected: int = 0
     restored: int = 0
@@ -14,6 +17,7 @@ class Counted(msgspec.Struct, kw_only=True):
     unrestored: int = 0
     folders: int = 0
     folders_failed: int = 0
+    left_out: int = 0
 
     @property
     def is_whole(self) -> bool:
@@ -28,18 +32,20 @@ class Counted(msgspec.Struct, kw_only=True):
     def sentence(self) -> str:
         """Return the counted verdict."""
         failed = f", {self.folders_failed:,} folders could not be made" if self.folders_failed else ""
+        left_out = f", {self.left_out:,} left out as too large" if self.left_out else ""
         return (
             f"{self.expected:,} expected, {self.restored:,} restored and read back as equal, "
-            f"{self.skipped:,} skipped (restored before), {self.unrestored:,} unrestored{failed}"
+            f"{self.skipped:,} skipped (restored before), {self.unrestored:,} unrestored{failed}{left_out}"
         )
 
     def foreseen(self, where: str) -> str:
         """Return what would happen, in words."""
+        left_out = f", {self.left_out:,} are left out as too large" if self.left_out else ""
         skipped = f", {self.skipped:,} are there since an earlier restore" if self.skipped else ""
         unrestored = f", {self.unrestored:,} can't be" if self.unrestored else ""
         return (
             f"dry run: {self.folders:,} folders and {self.restored:,} items would be restored "
-            f"{where}{skipped}{unrestored}"
+            f"{where}{skipped}{unrestored}{left_out}"
         )
 
     def counts(self) -> dict[str, int]:

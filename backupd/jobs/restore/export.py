@@ -91,7 +91,7 @@ class Export:
         moment = place.moment(wanted.when, self._clock.now(), server)
         chosen = await asyncio.to_thread(self._choose, wanted, moment)
         if wanted.dry_run:
-            return await asyncio.to_thread(self._foresee, chosen, moment, place)
+            return await asyncio.to_thread(self._foresee, run, chosen, wanted, moment, place)
         await asyncio.to_thread(make_place, place)
         begun = Marker(server=server, name=self._store.identity.name, moment=moment, begun=self._clock.now())
         await asyncio.to_thread(place.keep, place.marker or begun)
@@ -137,15 +137,22 @@ class Export:
             chosen.append(known)
         return chosen
 
-    def _foresee(self, chosen: Sequence[KnownItem], moment: datetime, place: ExportPlace) -> Verdict:
-        items = 0
-        for known in chosen:
-            live, _ = self._store.index.account_counts(known.item)
-            items += sum(count for kind, count in live.items() if kind in CONTENT_KINDS)
+    def _foresee(
+        self, run: Run, chosen: Sequence[KnownItem], wanted: Wanted, moment: datetime, place: ExportPlace
+    ) -> Verdict:
+        items = folders = 0
+        for known in chosen if not wanted.skip_items else ():
+            run.check()
+            plan = _plan(past.account_at(self._store, known.item, moment), wanted, moment)
+            items += len(plan.items)
+            folders += len(plan.folders)
+        going_on = "" if place.marker is None else ", but for what an earlier run put there"
+        what = (
+            f"{len(chosen):,} accounts as of {written(moment)}, with {folders:,} folders and {items:,} items"
+        )
         return Verdict(
-            sentence=f"dry run: {len(chosen):,} accounts as of {written(moment)}, with about {items:,} items "
-            f"would be exported to {place.root}",
-            counts={"accounts": len(chosen), "expected": items},
+            sentence=f"dry run: {what}, would be exported to {place.root}{going_on}",
+            counts={"accounts": len(chosen), "expected": items, "folders": folders},
         )
 
 
@@ -216,9 +223,8 @@ class _Carrying:
                 await self._make_account(then, there)
                 if not self._wanted.skip_items:
                     expected = max(total, done.expected)
-                    await self._putting.run(
-                        run, self._plan(then), then.account, then.account, done, total=expected
-                    )
+                    plan = _plan(then, self._wanted, self._moment)
+                    await self._putting.run(run, plan, then.account, then.account, done, total=expected)
                 accounts += 1
             except OperationStopped:
                 raise
@@ -238,13 +244,6 @@ class _Carrying:
     def _items(self, chosen: Sequence[KnownItem]) -> int:
         counts = (self._store.index.account_counts(known.item)[0] for known in chosen)
         return sum(count for live in counts for kind, count in live.items() if kind in CONTENT_KINDS)
-
-    def _plan(self, then: AccountThen) -> Plan:
-        plan = plan_account(then)
-        if self._wanted.filter_deleted:
-            return plan
-        gone = deleted_between(then.gone, None, self._moment)
-        return merged(plan, plan_undelete(gone, tag_moment=self._moment))
 
     def _fail(self, run: Run, what: str, reason: str) -> None:
         run.note_error(what, reason)
@@ -312,6 +311,13 @@ class _Carrying:
             found = there.get(known.item)
             if found is not None and not same_attributes(found.metadata, attributes or {}):
                 self._fail(run, f"account {known.item}", "its attributes do not read back as they were")
+
+
+def _plan(then: AccountThen, wanted: Wanted, moment: datetime) -> Plan:
+    plan = plan_account(then)
+    if wanted.filter_deleted:
+        return plan
+    return merged(plan, plan_undelete(deleted_between(then.gone, None, moment), tag_moment=moment))
 
 
 class _NotEqual(BackupdError):

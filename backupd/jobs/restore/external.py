@@ -14,6 +14,7 @@ import itertools
 from datetime import datetime
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from backupd.appservers.base import AppServer
@@ -60,11 +61,11 @@ class ExternalRestore:
             run.note_error(what, reason)
         counts = await asyncio.to_thread(_counts, source, choice)
         shared.total = sum(counts.values())
-        if asked.dry_run:
-            return _foreseen(source, choice, shared)
         accounts = AccountImport(
             self._store, self._appserver, source, when=when, asked=asked, shared=shared, clock=self._clock
         )
+        if asked.dry_run:
+            return await self._foresee(run, source, choice, shared, accounts, asked)
         provisioning = Provisioning(self._store, self._appserver, accounts.putting(), origin=accounts.origin)
         provisioned = await provisioning.run(run, choice, asked)
         await self._keep_map(source, provisioned)
@@ -86,6 +87,36 @@ class ExternalRestore:
                 "made anew, add force_as_external_restore true",
             )
         return source
+
+    async def _foresee(
+        self,
+        run: Run,
+        source: ForeignPath,
+        choice: Choice,
+        shared: Shared,
+        accounts: AccountImport,
+        asked: ExternalWanted,
+    ) -> Verdict:
+        """Return what would come in; all of it is read, but for contents."""
+        listed = await accounts.putting().patiently(run, self._appserver.accounts)
+        there = {one.name.casefold(): one.id for one in listed}
+        wanted = [
+            one
+            for one in choice.accounts
+            if not asked.skip_account_provisioning or importing.name_of(one).casefold() in there
+        ]
+        done = Counted()
+        for found in wanted if not asked.provisioning_only else ():
+            done.add(await accounts.foresee(found, there.get(importing.name_of(found).casefold())))
+        new = sum(importing.name_of(one).casefold() not in there for one in wanted)
+        items = done.foreseen(f"in {len(wanted):,} accounts of server {_name(source)}")
+        sentence = (
+            f"{items}; {new:,} of them would be made, and of {len(choice.domains):,} domains, "
+            f"{len(choice.coses):,} classes of service and {len(choice.lists):,} lists what is not there"
+        )
+        passed = f"; {shared.unusable:,} files of the source could not be used" if shared.unusable else ""
+        counts = done.counts() | {"accounts": len(wanted), "unusable": shared.unusable}
+        return Verdict(sentence=sentence + passed, counts=counts)
 
     async def _items(
         self,
@@ -125,20 +156,19 @@ class ExternalRestore:
 def _choice(source: ForeignPath, when: datetime, shared: Shared, asked: ExternalWanted) -> Choice:
     accounts = list(source.accounts(when, shared.strange))
     entries = {kind: list(source.entries(kind, when, shared.strange)) for kind in SERVER_KINDS}
-    return importing.choose(accounts, entries, asked)
+    choice = importing.choose(accounts, entries, asked)
+    if asked.when is not None and not accounts:
+        problem = (written(asked.when), "no account was in that backup yet")
+        return msgspec.structs.replace(choice, problems=(*choice.problems, problem))
+    return choice
 
 
 def _counts(source: ForeignPath, choice: Choice) -> dict[str, int]:
     return {one.key.item: source.count(one.key.item) for one in choice.accounts}
 
 
-def _foreseen(source: ForeignPath, choice: Choice, shared: Shared) -> Verdict:
-    sentence = (
-        f"dry run: {len(choice.domains):,} domains, {len(choice.coses):,} classes of service, "
-        f"{len(choice.lists):,} lists and {len(choice.accounts):,} accounts with {shared.total:,} histories "
-        f"of server {source.identity.name or source.identity.server} would come in, but for what is there"
-    )
-    return Verdict(sentence=sentence, counts={"accounts": len(choice.accounts), "histories": shared.total})
+def _name(source: ForeignPath) -> str:
+    return source.identity.name or source.identity.server
 
 
 def _verdict(
@@ -162,7 +192,7 @@ def _verdict(
         "failed_entries": provisioned.failed,
     }
     sentence = (
-        f"server {source.identity.name or source.identity.server}: {len(provisioned.targets):,} of "
+        f"server {_name(source)}: {len(provisioned.targets):,} of "
         f"{len(choice.accounts):,} accounts ready since phase 1 (made: {made or 'nothing'}); {items}"
     )
     return Verdict(

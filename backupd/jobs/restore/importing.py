@@ -82,6 +82,13 @@ def choose(
         for one in living.get(Kind.DOMAIN, ())
         if wanted_domains is None or name_of(one).casefold() in wanted_domains
     ]
+    here = {name_of(one).rpartition("@")[2].casefold() for one in accounts}
+    here |= {name_of(one).casefold() for one in entries.get(Kind.DOMAIN, ())}
+    problems += [
+        (word, "there is no such domain in that backup")
+        for word in asked.domains
+        if word.casefold().lstrip("@") not in here
+    ]
     used = {
         str(one.state.metadata[name])
         for one in (*chosen, *of_domain)

@@ -77,6 +77,7 @@ async def test_a_new_account_is_the_old_one_at_that_moment(world: RestoreWorld) 
         "unrestored": 0,
         "folders": 0,
         "folders_failed": 0,
+        "left_out": 0,
     }
     account = next(one for one in await world.server.accounts() if one.id == new)
     assert account.metadata["quota"] == 7

@@ -302,8 +302,14 @@ async def test_filters_choose_accounts_with_what_belongs_to_them(world, tmp_path
     assert len(list((tmp_path / "cos").glob("*/*/account.toml"))) == 2
     with pytest.raises(UnknownAccount):
         await world.export(tmp_path / "nobody", accounts=("nobody@example.com",))
-    dry = await world.export(tmp_path / "dry", dry_run=True)
+    whole = await world.export(tmp_path / "whole")
+    then = world.clock.now()
+    await world.clock.advance(60)
+    next(world.root.glob("*/*/Maildir/cur/*")).unlink()
+    await world.scan_all()
+    dry = await world.export(tmp_path / "dry", when=then, dry_run=True)
     assert dry.sentence.startswith("dry run: 2 accounts")
+    assert dry.counts["expected"] == whole.counts["expected"]
     assert not (tmp_path / "dry").exists()
 
 

@@ -226,6 +226,26 @@ async def test_only_provisioning_and_dry_run_bring_no_items(source: Source, targ
     assert await target.mailboxes() == await there(source)
 
 
+async def test_a_dry_run_counts_as_the_run_will(source: Source, target: Target) -> None:
+    """Before the first run, between two, and with a limit: what is left out is counted, too."""
+    counts = ("expected", "restored", "skipped", "unrestored", "left_out", "accounts")
+    for asked, skipped, left_out in (({}, 0, 0), ({}, 22, 0), ({"file_bytes_max": 6}, 2, 20)):
+        dry = await target.restore(**asked, dry_run=True)
+        real = await target.restore(**asked)
+        assert {name: dry.counts[name] for name in counts} == {name: real.counts[name] for name in counts}
+        assert (real.counts["skipped"], real.counts["left_out"]) == (skipped, left_out)
+    assert "20 left out" in real.sentence
+
+
+async def test_a_domain_or_a_moment_that_backup_knows_nothing_of_is_told(
+    source: Source, target: Target
+) -> None:
+    """A word that is misspelt brings nothing in, and is no success."""
+    for asked in ({"domains": ("odl.test",)}, {"when": source.clock.now() - timedelta(days=9)}):
+        verdict = await target.restore(**asked)
+        assert (verdict.successful, verdict.counts["accounts"], len(target.run.errors)) == (False, 0, 1)
+
+
 async def test_a_moment_before_and_what_was_deleted_since(source: Source, target: Target) -> None:
     """`date` brings items as of then; deleted ones come only without `filter_deleted`, and are marked."""
     before = await there(source)
