@@ -37,7 +37,7 @@ from backupd.appservers.maildir import (
     mail_folders,
     mtime_of,
 )
-from backupd.appservers.naming import NAME_BYTES_MAX, checked_name, checked_path
+from backupd.appservers.naming import NAME_BYTES_MAX, checked_name, checked_path, raw
 from backupd.appservers.writing import owned_like, told_apart, write
 from backupd.errors import AppServerRefused
 from backupd.items import Area
@@ -106,11 +106,19 @@ def link_aside(aside: Path, directory: Path, area: Area, wanted: str, account: P
                     os.link(aside, directory / checked_name(name), follow_symlinks=False)
                 except FileExistsError:
                     number += 1
-                    name = f"{stem}~{number}{suffix}"
+                    name = _numbered(stem, number, suffix)
                 else:
                     return name
         finally:
             aside.unlink()
+
+
+def _numbered(stem: str, number: int, suffix: str) -> str:
+    """Return a name with a number in it; as much of the stem goes as that needs."""
+    end = f"~{number}{suffix}"
+    while stem and len(os.fsencode(raw(stem + end))) > NAME_BYTES_MAX:
+        stem = stem[:-1]
+    return stem + end
 
 
 def _sync_name(path: Path) -> None:

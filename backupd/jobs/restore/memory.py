@@ -2,7 +2,8 @@
 
 The ledger remembers what goes into the AppServer. What goes into a scratch server is remembered in memory,
 and gone with it: a drill must leave no trace that a real restore could take for its own. What was put, but
-did not read back as it was to be, is remembered a second time, at its place `in_doubt`.
+did not read back as it was to be, is remembered a second time, at its place `in_doubt`; so is what was not
+read back at all: of that the content alone counts later, since its owner may have changed all else by then.
 """
 
 from __future__ import annotations
@@ -14,12 +15,18 @@ from typing import Protocol
 from backupd.store.ledger_tables import RestorePlace
 
 _DOUBT = "in doubt: "
+_UNREAD = "not read: "
 
 
 def in_doubt(place: RestorePlace) -> RestorePlace:
     """Return under which place it is kept that a restored state is in doubt; an empty id says: no more."""
     item, transaction, target = place
     return item, transaction, f"{_DOUBT}{target}"
+
+
+def unread(item: str) -> str:
+    """Return what is kept at the place in doubt of a new item that was not read back."""
+    return f"{_UNREAD}{item}"
 
 
 class RestoreMemory(Protocol):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import BinaryIO, Protocol, TypeVar
 
@@ -34,7 +34,7 @@ from backupd.errors import (
 )
 from backupd.items import AREA_OF_KIND, Area, ItemKey
 from backupd.jobs.restore.counting import Counted
-from backupd.jobs.restore.memory import RestoreMemory, in_doubt
+from backupd.jobs.restore.memory import RestoreMemory, in_doubt, unread
 from backupd.jobs.restore.patience import Patience
 from backupd.jobs.restore.plan import Plan, Wanted
 from backupd.jobs.restore.proof import digest_of_reading, why_not_equal
@@ -144,8 +144,7 @@ class Putting:
             doubted = [one for one in chunk if self._place(one, target) in doubtful]
             done.skipped += len(chunk) - len(fresh) - len(doubted)
             if doubted:
-                made = [(one, doubtful[self._place(one, target)]) for one in doubted]
-                await self._look_again(run, made, source, target, done)
+                await self._look_again(run, doubted, doubtful, source, target, done)
             if fresh:
                 await self._put_chunk(run, fresh, source, target, done)
             run.report(done.restored + done.skipped + done.unrestored, total)
@@ -193,7 +192,7 @@ class Putting:
     ) -> tuple[set[RestorePlace], dict[RestorePlace, str]]:
         """Return which of these states an earlier run made in the target, where they are still.
 
-        Those of them that are in doubt are returned with their new ids, too.
+        Those of them that are in doubt are returned with why, too.
         """
         places = {self._place(one, target): one for one in items}
         restored = await asyncio.to_thread(self._kept.restored, source)
@@ -208,7 +207,9 @@ class Putting:
         # What was restored, and went again, is brought back by its own state, where that is wanted too.
         found = {place for place, new in made.items() if new in there or new in sources}
         doubtful = {
-            place: new for place, new in made.items() if new in there and restored.get(in_doubt(place)) == new
+            place: mark
+            for place, new in made.items()
+            if new in there and (mark := restored.get(in_doubt(place))) in (new, unread(new))
         }
         open_ends = {place: places[place] for place in unsure if place not in found}
         if open_ends:
@@ -281,18 +282,28 @@ class Putting:
                     self._note(run, one, new, target)
             doubtful = await self._prove(run, restored, target)
         finally:
-            doubts = made if doubtful is None else doubtful
-            marks = {in_doubt(place): new for place, new in doubts.items()}
+            if (doubts := doubtful) is None:
+                doubts = {place: unread(new) for place, new in made.items()}
+            marks = {in_doubt(place): mark for place, mark in doubts.items()}
             await asyncio.to_thread(self._kept.end, source, made | marks)
         done.restored += len(restored) - len(doubtful)
         done.unrestored += len(doubtful)
 
     async def _look_again(
-        self, run: Run, made: Sequence[tuple[Wanted, str]], source: str, target: str, done: Counted
+        self,
+        run: Run,
+        doubted: Sequence[Wanted],
+        marks: Mapping[RestorePlace, str],
+        source: str,
+        target: str,
+        done: Counted,
     ) -> None:
         """Read back what an earlier run left in doubt."""
-        doubtful = await self._prove(run, made, target)
-        places = [self._place(one, target) for one, _ in made]
+        restored = await asyncio.to_thread(self._kept.restored, source)
+        made = [(one, restored[self._place(one, target)]) for one in doubted]
+        not_read = {place for one, new in made if marks[place := self._place(one, target)] == unread(new)}
+        doubtful = await self._prove(run, made, target, not_read)
+        places = [self._place(one, target) for one in doubted]
         cleared = {in_doubt(place): "" for place in places if place not in doubtful}
         await asyncio.to_thread(self._kept.end, source, cleared)
         done.skipped += len(cleared)
@@ -313,13 +324,24 @@ class Putting:
         return NewItem(kind=one.kind, photograph=one.photograph, content=content)
 
     async def _prove(
-        self, run: Run, made: Sequence[tuple[Wanted, str]], target: str
+        self,
+        run: Run,
+        made: Sequence[tuple[Wanted, str]],
+        target: str,
+        not_read: Container[RestorePlace] = (),
     ) -> dict[RestorePlace, str]:
-        """Read restored items back; note and return what reads back otherwise: it is no restored item."""
+        """Read restored items back; note what reads back otherwise, and return it with what is kept of it.
+
+        Of what is `not_read` since it was put the content alone is compared.
+        """
         wanted = {ItemKey(target, one.kind, new): one for one, new in made}
 
         def judge(key: ItemKey, reading: Reading) -> str:
-            return why_not_equal(wanted[key].photograph, reading)
+            one = wanted[key]
+            photograph = one.photograph
+            if not_read and self._place(one, target) in not_read:
+                photograph = msgspec.structs.replace(photograph, metadata={})
+            return why_not_equal(photograph, reading)
 
         async def read(keys: Sequence[ItemKey]) -> list[str | BackupdError]:
             return await read_many(self._appserver, target, keys, judge)
@@ -328,9 +350,10 @@ class Putting:
         reasons = await self._patience.each(run, list(wanted), read)
         for (key, one), reason in zip(wanted.items(), reasons, strict=True):
             if reason:
+                failed = isinstance(reason, BackupdError)
                 said = reason.message if isinstance(reason, BackupdError) else reason
                 run.note_error(str(one.source.item), f"restored as {key.item}, but {said}")
-                doubtful[self._place(one, target)] = key.item
+                doubtful[self._place(one, target)] = unread(key.item) if failed else key.item
         return doubtful
 
     def _note(self, run: Run, one: Wanted, error: BackupdError, target: str) -> None:

@@ -113,6 +113,20 @@ def test_nothing_existing_is_overwritten(tree):
     assert not list((tree.account(ALICE) / "files").glob(".backupd*"))
 
 
+@pytest.mark.parametrize(
+    ("name", "second"),
+    [
+        ("y" * 255, "y" * 253 + "~2"),
+        ("é" * 125 + ".txt", "é" * 124 + "~2.txt"),
+        ("y" * 250 + "\uefff.txt", "y" * 249 + "~2.txt"),
+    ],
+)
+def test_a_taken_name_of_full_length_gets_its_number(tree, name, second):
+    """What the number needs is taken from the name before the suffix, whole characters at a time."""
+    for expected in (name, second):
+        assert deliver_file(tree.account(ALICE), Area.FILES, "", name, {}, io.BytesIO()).name == expected
+
+
 @pytest.mark.parametrize("name", [b".latin\xe4", b".a.&AMQ-\xff", b".INBOX", b".&bad", ".Ä\uef80".encode()])
 def test_a_folder_that_was_listed_can_be_made_again(tmp_path, name):
     """Whatever a listing calls a directory, one of that path is listed as the same when it is made anew."""
