@@ -8,6 +8,7 @@ durable on return.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import re
@@ -272,5 +273,6 @@ def writer_of(name: str) -> int | None:
     return int(found[1]) if found is not None and found[2] == _host() else None
 
 
+@functools.cache
 def _host() -> str:
     return _UNPLAIN.sub("_", socket.gethostname().replace("/", "_")) or "localhost"

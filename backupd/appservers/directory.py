@@ -325,12 +325,32 @@ class DirectoryServer:
         self, keys: Sequence[ItemKey], judge: Callable[[ItemKey, Reading], Judged]
     ) -> list[Judged | BackupdError]:
         judged: list[Judged | BackupdError] = []
+        directories: dict[tuple[str, str, str], str] = {}
         for key in keys:
             try:
-                judged.append(judge(key, self._read(key)))
+                judged.append(judge(key, self._read_brief(key, directories) or self._read(key)))
             except BackupdError as error:
                 judged.append(error)
         return judged
+
+    def _read_brief(self, key: ItemKey, directories: dict[tuple[str, str, str], str]) -> Reading | None:
+        """Return an item without its headers, from where it was last seen; None if that takes a closer look.
+
+        `directories` are where folders lie, looked up before.
+        """
+        row = self._identity.by_id(key.account, key.item) if key.kind in AREA_OF_KIND else None
+        if row is None:
+            return None
+        place = key.account, row.area, row.folder
+        try:
+            if place not in directories:
+                path = self._path(key.account)
+                directories[place] = folder_directory(self._root, path, Area(row.area), row.folder)
+            locator = Locator(Area(row.area), row.folder, f"{directories[place]}/{raw(row.name)}")
+            kind, reading = self._reader.read_at(locator, with_headers=False)
+        except ItemVanished:
+            return None
+        return reading if kind is key.kind else None
 
     def _wanted_place(self, kind: Kind, photograph: Photograph) -> tuple[Area, str, str]:
         """Return the area, the folder and the file name that an item asks for; a message asks for none."""

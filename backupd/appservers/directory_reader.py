@@ -145,7 +145,7 @@ class DirectoryReader:
             raise ItemVanished(f"{kind.value} {item} has no place {locator!r}") from error
         return self.read_at(place)[1]
 
-    def read_at(self, place: Locator) -> tuple[Kind, Reading]:
+    def read_at(self, place: Locator, *, with_headers: bool = True) -> tuple[Kind, Reading]:
         """Return kind, photograph and content of what is at a place."""
         descriptor, path = _open_found(self._root, place.path)
         try:
@@ -164,17 +164,19 @@ class DirectoryReader:
             if whole
             else FileContent(self._root, path, facts.st_size, is_fixed)
         )
-        kind, metadata = self._photograph(place._replace(path=path), facts, head)
+        kind, metadata = self._photograph(place._replace(path=path), facts, head, with_headers=with_headers)
         return kind, Reading(metadata=metadata, content=content)
 
-    def _photograph(self, place: Locator, facts: os.stat_result, head: bytes) -> tuple[Kind, dict[str, Any]]:
+    def _photograph(
+        self, place: Locator, facts: os.stat_result, head: bytes, *, with_headers: bool
+    ) -> tuple[Kind, dict[str, Any]]:
         directory, _, name = place.path.rpartition("/")
         if place.area is Area.MAIL:
             folder_directory, _, where = directory.rpartition("/")
             keywords = self.keywords(f"{self._root}/{folder_directory}")
             found = Found(where, name, 0)
             listed = message_metadata(place.folder, found, facts.st_mtime_ns, keywords)
-            return Kind.MESSAGE, {**listed, **photograph_headers(head)}
+            return Kind.MESSAGE, {**listed, **photograph_headers(head)} if with_headers else listed
         listed = tree_item_metadata(place.area, place.folder, name, facts.st_mtime_ns, facts.st_size)
         if place.area is Area.FILES:
             return Kind.DOCUMENT, {**listed, "type": document_type(name)}

@@ -47,7 +47,10 @@ class ReadsMany(Protocol):
     async def read_many(
         self, account: str, keys: Sequence[ItemKey], judge: Callable[[ItemKey, Reading], Judged]
     ) -> list[Judged | BackupdError]:
-        """Read items; return what `judge`, which may block, says of each, or why it could not be read."""
+        """Read items; return what `judge`, which may block, says of each, or why it could not be read.
+
+        What a message's headers tell may be left out of its reading: they are part of the content.
+        """
         ...
 
 

@@ -30,7 +30,7 @@ def write(
     try:
         while piece := content.read(COPY_BYTES):
             durable.write_all(descriptor, piece)
-        _own_like(descriptor, like)
+        _own_like(descriptor, os.fstat(descriptor), like)
         if mtime_ns is not None:
             os.utime(descriptor, ns=(mtime_ns, mtime_ns))
         if durably:
@@ -51,14 +51,17 @@ def owned_like(path: Path, account: Path) -> None:
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        _own_like(descriptor, account.stat())
+        _own_like(descriptor, os.fstat(descriptor), account.stat())
     finally:
         os.close(descriptor)
 
 
-def _own_like(descriptor: int, like: os.stat_result) -> None:
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.fchmod(descriptor, 0o600 | like.st_mode & 0o060)
+def _own_like(descriptor: int, facts: os.stat_result, like: os.stat_result) -> None:
+    mode = 0o600 | like.st_mode & 0o060
+    if stat.S_ISREG(facts.st_mode) and stat.S_IMODE(facts.st_mode) != mode:
+        os.fchmod(descriptor, mode)
+    if (facts.st_uid, facts.st_gid) == (like.st_uid, like.st_gid):
+        return
     for owner in (like.st_uid, -1):
         with contextlib.suppress(PermissionError):
             os.fchown(descriptor, owner, like.st_gid)

@@ -165,8 +165,9 @@ class AccountRestore:
         return AFTER_ALL if when is None else when
 
     def _better_moment(self, then: AccountThen, when: datetime) -> datetime | None:
-        live_now = self._store.index.items(then.account, deleted=None)
-        return past.better_moment(list(live_now), when)
+        if when == AFTER_ALL:
+            return past.better_moment((*then.items, *then.gone), when)
+        return past.better_moment(list(self._store.index.items(then.account, deleted=None)), when)
 
     async def _made_before(self, then: AccountThen, wanted: NewAccount) -> str | None:
         """Return the id of the destination that an earlier run of the same made, None where none did.
