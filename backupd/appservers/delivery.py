@@ -203,9 +203,9 @@ def make_account(root: Path, account: Account, identifier: str) -> Path:
         raise AppServerRefused(f"{account.name!r} is no address", hint="write user@domain", name=account.name)
     if domain in (COS_DIRECTORY, LISTS_DIRECTORY):
         raise AppServerRefused(f"no domain can be called {domain!r}: its directory holds other things")
-    domain_directory = root / visible_name(domain)
-    directory = domain_directory / visible_name(user)
     with told_apart(root):
+        domain_directory = root / _domain_name(root, visible_name(domain))
+        directory = domain_directory / visible_name(user)
         if directory.exists() or directory.is_symlink():
             raise AppServerRefused(f"the account {account.name!r} is there already", name=account.name)
         make_directory(domain_directory, root)
@@ -224,6 +224,12 @@ def make_account(root: Path, account: Account, identifier: str) -> Path:
             raise
         durable.sync_directory(domain_directory)
     return directory
+
+
+def _domain_name(root: Path, domain: str) -> str:
+    """Return the name of a domain's directory: case makes no difference between domains (RFC 4343)."""
+    same = [one for one in os.listdir(root) if one.casefold() == domain.casefold()]  # noqa: PTH208 - names
+    return domain if domain in same or not same else same[0]
 
 
 def visible_name(name: str) -> str:

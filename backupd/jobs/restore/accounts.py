@@ -18,7 +18,7 @@ import msgspec
 from backupd.appservers.base import Account, AppServer
 from backupd.clock import Clock, written
 from backupd.errors import AppServerRefused, UnknownAccount, UsageError
-from backupd.items import Kind
+from backupd.items import AREA_OF_KIND, Kind
 from backupd.jobs.restore import past
 from backupd.jobs.restore.counting import Counted
 from backupd.jobs.restore.past import AccountThen
@@ -151,7 +151,8 @@ class AccountRestore:
             # What an undelete brought back itself is counted as such.
             if (one.source.item, one.transaction, target) in restored or not came_back:
                 items.append(one)
-        return msgspec.structs.replace(plan, items=tuple(items))
+        places = {(AREA_OF_KIND[one.kind], one.folder) for one in items}
+        return Plan(folders=tuple(one for one in plan.folders if one in places), items=tuple(items))
 
     def _lives(self, one: Wanted, item: str, account: str) -> bool:
         """Tell whether an item lives with the content that is wanted, wherever it was moved to."""

@@ -141,6 +141,14 @@ def test_a_folder_that_was_listed_can_be_made_again(tmp_path, name):
     assert mail_folders(str(after / "Maildir")).keys() == paths
 
 
+def test_a_domain_is_the_same_in_any_case(tree):
+    """An account comes to lie with the others of its domain, however the domain is written."""
+    made = delivery.make_account(tree.root, Account(id="", name="New@EXAMPLE.test", metadata={}), "id")
+    assert made == tree.root / "example.test" / "New"
+    with pytest.raises(AppServerRefused, match="there already"):
+        delivery.make_account(tree.root, Account(id="", name="New@Example.Test", metadata={}), "id")
+
+
 @pytest.mark.parametrize("name", ["a@cos", "a@lists"])
 def test_no_account_lies_where_other_entries_do(tree, name):
     """The directories of classes and lists hold no accounts: one made there would never be found again."""

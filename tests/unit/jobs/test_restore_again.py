@@ -165,7 +165,7 @@ async def test_what_was_deleted_comes_back_though_its_id_was_used_again(world: R
     await world.server.add(ALICE, Kind.MESSAGE, "INBOX", b"Subject: another\r\n\r\n", item=old)
     content = readings[back].content
     assert content is not None
-    await world.server.add(ALICE, Kind.MESSAGE, "INBOX", content.open().read(), item=back)
+    await world.server.add(ALICE, Kind.MESSAGE, "Kept", content.open().read(), item=back)
     await world.tick()
     dry = await world.undelete(start=start, end=end, dry_run=True)
     assert (dry.counts["restored"], dry.counts["skipped"]) == (1, 0)
@@ -177,6 +177,21 @@ async def test_what_was_deleted_comes_back_though_its_id_was_used_again(world: R
     )
     again = await world.undelete(start=start, end=end)
     assert (again.counts["restored"], again.counts["skipped"]) == (0, 1)
+
+
+async def test_an_undelete_makes_no_folder_for_what_lives_elsewhere(world: RestoreWorld) -> None:
+    """What went and came back in another folder needs the former one no more."""
+    start = world.clock.now()
+    moved = await world.server.add(ALICE, Kind.MESSAGE, "Former", b"Subject: moved\r\n\r\n")
+    await world.tick()
+    world.server.remove(ALICE, moved)
+    world.server.remove_folder(ALICE, Area.MAIL, "Former")
+    end = await world.tick()
+    await world.server.add(ALICE, Kind.MESSAGE, "Latter", b"Subject: moved\r\n\r\n", item=moved)
+    await world.tick()
+    verdict = await world.undelete(start=start, end=end)
+    assert (verdict.successful, verdict.counts["expected"]) == (True, 0)
+    assert ("mail", "Former") not in await world.folders(ALICE)
 
 
 async def test_an_undelete_brings_nothing_that_the_accounts_restore_brought(world: RestoreWorld) -> None:
