@@ -4,8 +4,9 @@
 
 All are written aside, made durable by one sync of the file system, given their names, and the directories are
 synced once each. What `delivery` promises of one item holds for each: owner and modes, nothing overwritten,
-durable on return, nothing left of what could not be put. An item that fails fails alone. What a killed
-process leaves aside is removed by the next one that puts something into the same folder.
+durable on return, nothing left of what could not be put. An item that fails fails alone. What can't be taken
+back, because the storage is away by then, is taken back before anything else is put. What a killed process
+leaves aside is removed by the next one that puts something into the same folder.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from backupd.appservers.file_trees import ASIDE_PREFIX
 from backupd.appservers.keywords import is_alive, keyword_letters
 from backupd.appservers.maildir import mtime_of, read_keywords
 from backupd.appservers.writing import told_apart, write
-from backupd.errors import BackupdError
+from backupd.errors import AppServerUnavailable, BackupdError
 from backupd.items import Area
 
 
@@ -50,16 +51,38 @@ class _Aside(NamedTuple):
 Ended = Delivered | BackupdError
 
 
-def deliver_many(account: Path, arrivals: Sequence[Arrival]) -> list[Ended]:
-    """Put items into an account's directory; return for each where it lies, or why it could not be put."""
-    return _Deliveries(account).run(arrivals)
+def deliver_many(account: Path, arrivals: Sequence[Arrival], unremoved: set[str]) -> list[Ended]:
+    """Put items into an account's directory; return for each where it lies, or why it could not be put.
+
+    `unremoved` are the paths of what could not be taken back yet; who puts again hands the same set in.
+    Raises `AppServerUnavailable` as long as it can't be.
+    """
+    _take_back(account, unremoved, ())
+    if unremoved:
+        raise AppServerUnavailable(
+            f"{account}: what was put in part can't be taken back yet", hint="is the mail storage mounted?"
+        )
+    return _Deliveries(account, unremoved).run(arrivals)
+
+
+def _take_back(account: Path, unremoved: set[str], paths: Iterable[str]) -> None:
+    """Remove files of what could not be put; those that can't be removed now are in `unremoved` then."""
+    for path in [*unremoved, *paths]:
+        try:
+            os.unlink(path)
+        except OSError as error:
+            if not (isinstance(error, FileNotFoundError) and account.is_dir()):
+                unremoved.add(path)
+                continue
+        unremoved.discard(path)
 
 
 class _Deliveries:
     """One group, and what was looked up for it already."""
 
-    def __init__(self, account: Path) -> None:
+    def __init__(self, account: Path, unremoved: set[str]) -> None:
         self._account = account
+        self._unremoved = unremoved
         self._folders: dict[tuple[Area, str], Path | BackupdError] = {}
         self._letters: dict[Path, dict[str, str] | BackupdError] = {}
         self._like: os.stat_result | None = None
@@ -158,7 +181,7 @@ class _Deliveries:
         for one in ended:
             reason = failed.get(_place(one)) if isinstance(one, Delivered) else None
             if reason is not None and isinstance(one, Delivered):
-                _remove([f"{one.directory}/{one.name}"])
+                _take_back(self._account, self._unremoved, [f"{one.directory}/{one.name}"])
             told.append(one if reason is None else reason)
         return told
 

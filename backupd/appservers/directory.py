@@ -53,6 +53,7 @@ class DirectoryServer:
         self._places: dict[str, Place] = {}
         self._looked: dict[str, str] = {}
         self._live: list[LiveFolders] = []
+        self._unremoved: dict[str, set[str]] = {}
         self._locks = tuple(threading.RLock() for _ in range(_LOCKS))
 
     def close(self) -> None:
@@ -308,9 +309,10 @@ class DirectoryServer:
             places.append(number)
         with self._lock(account):
             directory = Path(self._root, self._path(account))
+            unremoved = self._unremoved.setdefault(account, set())
             delivered = []
             for number, arrival, done in zip(
-                places, arrivals, deliver_many(directory, arrivals), strict=True
+                places, arrivals, deliver_many(directory, arrivals, unremoved), strict=True
             ):
                 if isinstance(done, BackupdError):
                     ended[number] = done

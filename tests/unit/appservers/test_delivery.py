@@ -224,7 +224,7 @@ def test_a_locked_folder_is_waited_for_once(tree, monkeypatch):
         for _ in range(20)
     ]
     began = time.monotonic()
-    ended = deliver_many(tree.account(ALICE), arrivals)
+    ended = deliver_many(tree.account(ALICE), arrivals, set())
     assert time.monotonic() - began < 2
     assert all(isinstance(one, AppServerUnavailable) for one in ended[:20])
     assert all(isinstance(one, delivery.Delivered) for one in ended[20:])
@@ -292,9 +292,33 @@ def put_one(account: Path, area: Area) -> None:
 
 def put_group(account: Path, area: Area) -> None:
     """Put one item as a group; raise what became of it."""
-    (done,) = deliver_many(account, [Arrival(area, "INBOX" * (area is Area.MAIL), "notes.txt", {}, Held())])
+    arrival = Arrival(area, "INBOX" * (area is Area.MAIL), "notes.txt", {}, Held())
+    (done,) = deliver_many(account, [arrival], set())
     if isinstance(done, Exception):
         raise done
+
+
+def test_what_can_not_be_taken_back_now_is_taken_back_first(tmp_path, monkeypatch):
+    """A storage that goes away between name and sync leaves no second copy where the item is put again."""
+    account, aside = tmp_path / "here" / "account", tmp_path / "away"
+    account.mkdir(parents=True)
+    arrivals = [Arrival(Area.MAIL, "INBOX", "", {}, Held()) for _ in range(3)]
+    unremoved: set[str] = set()
+    deliver_many(account, arrivals[:1], unremoved)
+
+    def going_away(step):
+        if step == "deliveries.named":
+            account.parent.rename(aside)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "step", going_away)
+        ended = deliver_many(account, arrivals[1:], unremoved)
+    assert all(isinstance(one, AppServerUnavailable) for one in ended)
+    with pytest.raises(AppServerUnavailable):
+        deliver_many(account, arrivals[1:], unremoved)
+    aside.rename(account.parent)
+    deliver_many(account, arrivals[1:], unremoved)
+    assert (len(list(account.glob("Maildir/cur/*"))), unremoved) == (3, set())
 
 
 @pytest.mark.parametrize("put", [put_one, put_group])
