@@ -145,7 +145,16 @@ class ItemRestore:
             return wanted.restored(before, skipped=True)
         basis = self._store.journal.last_sequence
         await asyncio.to_thread(self._store.ledger.set_restoring, *wanted.place, basis)
-        new = await self._patience.wait(run, partial(self._put, wanted))
+        tries = 0
+
+        async def put() -> str:
+            # A try that failed may have put it all the same: a storage that is away takes nothing back.
+            nonlocal tries
+            tries += 1
+            made = await self._made_since(basis, wanted.key, wanted.photograph) if tries > 1 else None
+            return await self._put(wanted) if made is None else made
+
+        new = await self._patience.wait(run, put)
         # In doubt until it was read back: a crash in between must not make it a restored one.
         await asyncio.to_thread(self._store.ledger.set_restored, *wanted.doubt, new)
         await asyncio.to_thread(self._store.ledger.set_restored, *wanted.place, new)

@@ -316,3 +316,21 @@ async def test_a_single_item_waits_for_a_server_that_is_away(
     world.server.unavailable = "away"
     with pytest.raises(AppServerUnavailable, match="stayed away"):
         await world.restore_item(item)
+
+
+async def test_a_try_that_failed_after_all_was_done_is_no_reason_for_another(
+    world: RestoreWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The item is looked for before it is put again."""
+    (item, *_) = before = await items(world)
+    put = world.server.put
+
+    async def put_and_fail(*given: Any) -> str:
+        await put(*given)
+        monkeypatch.setattr(world.server, "put", put)
+        raise AppServerUnavailable("away")
+
+    monkeypatch.setattr(world.clock, "sleep", passing(world))
+    monkeypatch.setattr(world.server, "put", put_and_fail)
+    made = (await world.restore_item(item)).item
+    assert set(await items(world)) == {*before, made}
