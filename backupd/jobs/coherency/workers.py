@@ -6,9 +6,7 @@ number of steps is under way at a time.
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
-import signal
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -19,11 +17,11 @@ from typing import Self
 from backupd.errors import BackupdError
 from backupd.jobs.coherency.looking import Looked, Looker
 from backupd.jobs.coherency.shelves import Step
+from backupd.worker_processes import begin_worker, worker_end_told
 
 POOL_AFTER_SECONDS = 2.0
 """So long one process looks alone: what is small is done before workers are there."""
 _AHEAD = 3
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 _looker: Looker | None = None
 
@@ -62,18 +60,19 @@ class Lookers:
         self.own.close()
 
     def results(self, steps: Iterator[Step]) -> Iterator[Looked]:
-        """Yield what looking at each step gave, in order. Raises what looking raises."""
+        """Yield what looking at each step gave, in order. Raises what looking raises, and `WorkerEnded`."""
         pending: deque[Future[Looked]] = deque()
         for step in steps:
             pool = self._workers_due()
             if pool is None:
                 yield self.own.look(step)
                 continue
-            pending.append(pool.submit(look_in_worker, step))
+            with worker_end_told():
+                pending.append(pool.submit(look_in_worker, step))
             if len(pending) >= self._workers * _AHEAD:
-                yield pending.popleft().result()
+                yield _result(pending.popleft())
         while pending:
-            yield pending.popleft().result()
+            yield _result(pending.popleft())
 
     def _workers_due(self) -> ProcessPoolExecutor | None:
         if self._pool is None and self._workers > 1:
@@ -87,6 +86,11 @@ class Lookers:
         return self._pool
 
 
+def _result(looking: Future[Looked]) -> Looked:
+    with worker_end_told():
+        return looking.result()
+
+
 def look_in_worker(step: Step) -> Looked:
     """Look at a step with what the worker was given when it began."""
     if _looker is None:
@@ -96,9 +100,7 @@ def look_in_worker(step: Step) -> Looked:
 
 
 def _begin(root: Path, index: str, gather: bool, catalog: str) -> None:  # noqa: FBT001 - initargs have no names
-    """Set a worker up: it ends with its parent, and leaves signals for the service to the daemon."""
+    """Set a worker up."""
     global _looker  # noqa: PLW0603 - what a worker process has from its beginning on
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    begin_worker()
     _looker = Looker(root, index, gather=gather, catalog=catalog)

@@ -12,7 +12,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
-from concurrent.futures.process import BrokenProcessPool
 from contextvars import copy_context
 from datetime import datetime
 from types import TracebackType
@@ -33,6 +32,7 @@ from backupd.operations import Run
 from backupd.states import ChangeType
 from backupd.store.keeping import Kept
 from backupd.store.store import Store
+from backupd.worker_processes import worker_end_told
 
 CHUNK_ITEMS = 128
 CHUNKS_AHEAD = 4
@@ -234,7 +234,8 @@ class Work:
         future: asyncio.Future[ChunkResult]
         if self._many():
             read_chunk, blobless = workers.read_chunk_in_worker, self._store.keeping.is_blobless
-            future = loop.run_in_executor(self._workers_pool(), read_chunk, chunk, moment, blobless)
+            with worker_end_told():
+                future = loop.run_in_executor(self._workers_pool(), read_chunk, chunk, moment, blobless)
         else:
             read = copy_context().run
             future = loop.run_in_executor(
@@ -280,10 +281,9 @@ class Work:
         done, _ = await asyncio.wait(self._reading, return_when=return_when)
         for future in done:
             chunk = self._reading.pop(future)
-            try:
-                self._take(future.result(), chunk)
-            except BrokenProcessPool as error:
-                raise BackupdError("a scanning worker process ended", hint="run the scan again") from error
+            with worker_end_told():
+                result = future.result()
+            self._take(result, chunk)
         await self._flush_if_full()
 
     def _take(self, result: ChunkResult, chunk: Sequence[ChunkItem]) -> None:

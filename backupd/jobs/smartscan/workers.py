@@ -6,9 +6,7 @@ commits the blobs and journals the findings. Findings come encoded, so that the 
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
-import signal
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from datetime import datetime
@@ -24,6 +22,7 @@ from backupd.jobs.smartscan import plan
 from backupd.states import ChangeType, Origin
 from backupd.store.blobs import Blobs
 from backupd.store.keeping import Keeping, Kept
+from backupd.worker_processes import begin_worker
 
 
 class ChunkItem(msgspec.Struct, frozen=True, array_like=True):
@@ -64,8 +63,6 @@ class ChunkResult(msgspec.Struct):
 
 READING_ERRORS = (ItemVanished, AppServerUnavailable, AppServerRefused)
 """What reading one item may raise without stopping the others."""
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
-
 _reader: ItemReader | None = None
 _keeping: Keeping | None = None
 
@@ -155,10 +152,8 @@ def read_chunk_in_worker(
 
 
 def _begin(reader: ItemReader, backup_path: Path, level: int, holder: ContentHolder | None) -> None:
-    """Set a worker up: it ends with its parent, and leaves signals for the service to the daemon."""
+    """Set a worker up."""
     global _reader, _keeping
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    begin_worker()
     _reader, _keeping = reader, Keeping(Blobs.at(backup_path, level=level))
     _keeping.holder = holder
