@@ -14,7 +14,7 @@ import pytest
 
 from tests.world.brokers import Mosquitto
 
-CRASHES = int(os.environ.get("BACKUPD_CRASHES", "200"))
+CRASHES = int(os.environ.get("BACKUPD_CRASHES", "150"))
 """So many kills the tests of this folder make in all, at least."""
 SEED = os.environ["BACKUPD_CRASH_SEED"]
 

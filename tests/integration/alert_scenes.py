@@ -151,15 +151,15 @@ SILENT = (
 """Scenes in which the alert must not fire, though one of its conditions holds."""
 
 
-def promtool_tests(good: dict[tuple[str, str], float]) -> list[dict[str, Any]]:
-    """Return promtool's tests: the good state, then each scene upon it."""
+def promtool_tests(good: dict[tuple[str, str], float]) -> dict[str, list[dict[str, Any]]]:
+    """Return promtool's tests by the alert they are about: each scene upon the good state; "" is for all."""
     alerts = sorted({scene.alert for scene in SCENES})
     silence = [
         {"eval_time": when, "alertname": alert, "exp_alerts": []}
         for alert in alerts
         for when in ("1h", "12h")
     ]
-    tests = [_test("good", good, {}, silence)]
+    tests = {"": [_test("good", good, {}, silence)], **{alert: [] for alert in alerts}}
     for scene in SCENES:
         labels = {"severity": scene.severity, **scene.fires}
         expected = {
@@ -167,10 +167,10 @@ def promtool_tests(good: dict[tuple[str, str], float]) -> list[dict[str, Any]]:
             "alertname": scene.alert,
             "exp_alerts": [{"exp_labels": labels}],
         }
-        tests.append(_test(scene.alert, good, scene.series, [expected]))
+        tests[scene.alert].append(_test(scene.alert, good, scene.series, [expected]))
     for scene in SILENT:
         expected = {"eval_time": scene.after, "alertname": scene.alert, "exp_alerts": []}
-        tests.append(_test(f"not {scene.alert}", good, scene.series, [expected]))
+        tests[scene.alert].append(_test(f"not {scene.alert}", good, scene.series, [expected]))
     return tests
 
 
