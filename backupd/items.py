@@ -7,7 +7,7 @@ itself an item: of kind `account`, in the account of its own id.
 
 from __future__ import annotations
 
-import base64
+import binascii
 import hashlib
 import re
 import zlib
@@ -84,7 +84,7 @@ def digest_of(content: bytes) -> str:
 
 def digest_text(sha256: bytes) -> str:
     """Return 32 bytes of SHA-256 in the form that names a blob."""
-    return base64.b64encode(sha256, b"+,").decode("ascii")
+    return binascii.b2a_base64(sha256, newline=False).decode("ascii").replace("/", ",")
 
 
 def is_digest(text: str) -> bool:

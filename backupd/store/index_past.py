@@ -16,8 +16,8 @@ import msgspec
 
 from backupd.clock import microseconds, moment
 from backupd.decoding import decoder
-from backupd.items import Kind, digest_text
-from backupd.store.index_queries import KnownItem
+from backupd.items import digest_text
+from backupd.store.index_queries import KINDS, KnownItem
 
 _PAGE = 2_000
 _DIFFERENCE: msgspec.json.Decoder[tuple[dict[str, Any], list[str]]] = decoder(
@@ -91,7 +91,7 @@ def _as_it_was(account: str, row: _Row, past: Sequence[_Row]) -> KnownItem:
         since, state, deleted, digest, size, lacking, _ = past[-1]
     return KnownItem(
         account=account,
-        kind=Kind(kind),
+        kind=KINDS[kind],
         item=item,
         transaction=state,
         deleted=bool(deleted),

@@ -41,6 +41,7 @@ _PAGE = 1000
 _IDS_AT_ONCE = 500
 _ITEM = """items.account, items.kind, items.item, items.state, items.deleted, items.metadata, blobs.digest,
     items.size, items.first, items.last, items.lacking FROM items LEFT JOIN blobs ON blobs.id = items.blob"""
+KINDS = {kind.value: kind for kind in Kind}
 _FILES = {kind.value: area for kind, area in AREA_OF_KIND.items()}
 
 
@@ -286,7 +287,7 @@ def _known(row: Any) -> KnownItem:
     account, kind, item_id, state, deleted, metadata, digest, size, first, last, lacking = row
     return KnownItem(
         account=account,
-        kind=Kind(kind),
+        kind=KINDS[kind],
         item=item_id,
         transaction=state,
         deleted=bool(deleted),

@@ -6,6 +6,7 @@ compared; restic neither syncs nor compares. All programs find their repository 
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from pathlib import Path
 from backupd.clock import SystemClock
 from backupd.jobs.restore.past import account_at
 from backupd.store.store import Store
+from daemon.process import COLLECTED_OBJECTS
 from tests.bench import rivals
 from tests.bench.figures import Measurement, Target
 from tests.bench.rivals import Restic
@@ -35,6 +37,8 @@ def measure_account_at(place: Path, *, quick: bool) -> Measurement:
     store = Store.open(
         place / "d" / "backup", server_id="", server_name="", clock=SystemClock(), writable=False
     )
+    # Collected as seldom as in the daemon, where this is done.
+    gc.set_threshold(*COLLECTED_OBJECTS)
     with store:
         seconds = []
         for _ in range(5):
