@@ -26,6 +26,7 @@ from backupd.volume_views import VolumeView
 from daemon.failures import failing_scan, failures
 from daemon.keeping_condition import blobless_problems, coherency_problems, loss_problems
 from daemon.missed_runs import PURGE, SMARTSCAN, making_up, missed_runs
+from daemon.problems import attention, danger
 from daemon.volume_condition import volume_problems
 
 LAG_SECONDS_MAX = 60.0
@@ -111,7 +112,7 @@ def _backup_path_problems(facts: Facts) -> list[Problem]:
     if not facts.backup_path_trouble:
         return []
     return [
-        _danger(
+        danger(
             BACKUP_PATH_GONE,
             f"NO BACKUP IS BEING MADE: {facts.backup_path_trouble}",
             "is its file system still mounted? Mount it, then: systemctl restart backupd",
@@ -128,7 +129,7 @@ def _clock_problems(facts: Facts) -> list[Problem]:
     if not facts.clock_doubt:
         return []
     return [
-        _attention(
+        attention(
             CLOCK_IN_DOUBT,
             f"the clock is in doubt, so nothing is purged: {facts.clock_doubt}",
             "set the clock (timedatectl); if it is right, once: backupctl backup doPurge force true",
@@ -145,7 +146,7 @@ def _nothing_runs(facts: Facts) -> list[Problem]:
             f" (stopped services: {', '.join(facts.services_stopped)})" if facts.services_stopped else ""
         )
         found.append(
-            _danger(
+            danger(
                 NO_BACKUP,
                 f"NO BACKUP IS BEING MADE: the Realtime Scanner and SmartScan are both off{stopped}",
                 "backupctl backup doStartService module"
@@ -155,7 +156,7 @@ def _nothing_runs(facts: Facts) -> list[Problem]:
         )
     elif facts.accounts and facts.not_enabled >= facts.accounts:
         found.append(
-            _danger(
+            danger(
                 NO_BACKUP,
                 "NO BACKUP IS BEING MADE: every account is left out (backupEnabled is false)",
                 "backupctl config set cos NAME backupEnabled true, or of single accounts",
@@ -163,7 +164,7 @@ def _nothing_runs(facts: Facts) -> list[Problem]:
         )
     elif facts.services_stopped:
         found.append(
-            _attention(
+            attention(
                 SERVICES_STOPPED,
                 f"stopped services: {', '.join(facts.services_stopped)}",
                 _start_command(facts.services_stopped),
@@ -177,7 +178,7 @@ def _scanner_problems(facts: Facts) -> list[Problem]:
     if facts.realtime_enabled and not facts.realtime_active:
         if facts.realtime_trouble:
             found.append(
-                _danger(
+                danger(
                     "realtime_trouble",
                     f"the Realtime Scanner does not work: {facts.realtime_trouble}",
                     "it is tried again by itself; until then only scans find what changes",
@@ -186,7 +187,7 @@ def _scanner_problems(facts: Facts) -> list[Problem]:
         elif facts.now - facts.started > STARTING:
             reason = facts.broker.error or "connecting"
             found.append(
-                _danger(
+                danger(
                     "broker_not_connected",
                     f"the broker {facts.broker.url} is not connected: {reason}",
                     "events wait there until it is back; is it running, are the credentials right?",
@@ -195,7 +196,7 @@ def _scanner_problems(facts: Facts) -> list[Problem]:
     if facts.last_scan is None:
         if not facts.scanning and not facts.backup_path_trouble:
             found.append(
-                _danger(
+                danger(
                     "never_scanned",
                     "no SmartScan has succeeded yet: the backup is incomplete",
                     "backupctl backup doSmartScan start",
@@ -203,7 +204,7 @@ def _scanner_problems(facts: Facts) -> list[Problem]:
             )
     elif facts.smartscan_enabled and facts.now - facts.last_scan > SCAN_AGE_MAX and not facts.scanning:
         found.append(
-            _attention(
+            attention(
                 "scan_is_old",
                 f"the last successful SmartScan was at {facts.last_scan:%Y-%m-%d %H:%M} UTC",
                 "backupctl backup doSmartScan start",
@@ -223,7 +224,7 @@ def _schedule_problems(facts: Facts) -> list[Problem]:
     for job in runs_missed(facts):
         following = f"; the next is at {job.next:%Y-%m-%d %H:%M} UTC" if job.next else ""
         found.append(
-            _attention(
+            attention(
                 RUN_MISSED,
                 f"the {job.job} due at {job.last_missed:%Y-%m-%d %H:%M} UTC was missed and is not made up for"
                 f"{following}",
@@ -237,7 +238,7 @@ def _intake_problems(facts: Facts) -> list[Problem]:
     found = []
     if facts.intake_paused:
         found.append(
-            _danger(
+            danger(
                 INTAKE_PAUSED,
                 f"nothing new is acknowledged: {facts.intake_paused}",
                 "the broker keeps the events; intake goes on by itself once this is mended",
@@ -245,7 +246,7 @@ def _intake_problems(facts: Facts) -> list[Problem]:
         )
     if facts.recorder.paused:
         found.append(
-            _danger(
+            danger(
                 RECORDING_PAUSED,
                 f"recording is paused: {facts.recorder.paused}",
                 "the journal keeps what came; recording goes on by itself once this is mended",
@@ -253,7 +254,7 @@ def _intake_problems(facts: Facts) -> list[Problem]:
         )
     elif facts.recorder.lag_seconds > LAG_SECONDS_MAX:
         found.append(
-            _attention(
+            attention(
                 "recording_is_behind",
                 f"recording is {facts.recorder.lag_entries:,} entries and "
                 f"{facts.recorder.lag_seconds:,.0f} s behind the journal",
@@ -264,7 +265,7 @@ def _intake_problems(facts: Facts) -> list[Problem]:
         whose = f"account {gap.account_name or gap.account}" if gap.account else "all accounts"
         detail = "" if gap.detail == MISSED else f": {gap.detail}"
         found.append(
-            _attention(
+            attention(
                 GAP,
                 f"changes of {whose} may have been missed ({gap.reason}){detail}",
                 how_healed(facts, gap),
@@ -272,7 +273,7 @@ def _intake_problems(facts: Facts) -> list[Problem]:
         )
     if facts.waiting_photographs:
         found.append(
-            _attention(
+            attention(
                 "photographs_wait",
                 f"{facts.waiting_photographs:,} photographs wait: their items could not be read yet",
                 "they are tried again by themselves; is the AppServer's storage readable?",
@@ -297,7 +298,7 @@ def _store_problems(facts: Facts) -> list[Problem]:
         and facts.space.free_bytes < facts.space.threshold_bytes
     ):
         found.append(
-            _danger(
+            danger(
                 SPACE_LOW,
                 f"the Backup Path has {facts.space.free_bytes >> 20:,} MB free, less than the threshold of "
                 f"{facts.space.threshold_bytes >> 20:,} MB",
@@ -305,13 +306,13 @@ def _store_problems(facts: Facts) -> list[Problem]:
             )
         )
     found += [
-        _danger(DAMAGED, f"damaged: {sentence}", "the rest of the backup goes on; keep the file for repair")
+        danger(DAMAGED, f"damaged: {sentence}", "the rest of the backup goes on; keep the file for repair")
         for sentence in facts.damaged[:5]
     ]
     found += coherency_problems(facts.coherency, facts.backup_path)
     if facts.config_trouble:
         found.append(
-            _attention(
+            attention(
                 "configuration_broken",
                 f"the configuration can't be used as it stands now: {facts.config_trouble}",
                 "the one before stays in force, but the next start would fail: mend it, then reload",
@@ -319,7 +320,7 @@ def _store_problems(facts: Facts) -> list[Problem]:
         )
     if facts.metrics_trouble:
         found.append(
-            _attention(
+            attention(
                 "metrics_not_served",
                 f"metrics are not served: {facts.metrics_trouble}",
                 "mend [metrics] listen; it is tried again by itself, and the control socket has them too",
@@ -328,14 +329,14 @@ def _store_problems(facts: Facts) -> list[Problem]:
     found += _failure_problems(facts)
     if facts.unsent:
         hint = "it is tried again by itself for a day; backupctl core getNotification lists them"
-        found.append(_attention(UNSENT, f"admins are not told: {facts.unsent}", hint))
+        found.append(attention(UNSENT, f"admins are not told: {facts.unsent}", hint))
     return found
 
 
 def _failure_problems(facts: Facts) -> list[Problem]:
     failed = failures(facts.last_operations)
     found = [
-        _attention(
+        attention(
             OPERATION_FAILED,
             f"the last {one.type} {one.status.value}: {verdict_of(one)}",
             what_to_do(one),
@@ -345,7 +346,7 @@ def _failure_problems(facts: Facts) -> list[Problem]:
     more = len(failed) - FAILURES_MAX
     if more > 0:
         hint = "backupctl backup getAllOperations verbose true"
-        found.append(_attention(OPERATION_FAILED, f"{more:,} more operations failed", hint))
+        found.append(attention(OPERATION_FAILED, f"{more:,} more operations failed", hint))
     return found
 
 
@@ -358,11 +359,3 @@ def what_to_do(failed: OperationView) -> str:
     """Return the cure of a failed operation: what it advised itself, and where its errors are listed."""
     monitor = f"backupctl backup monitor {failed.uuid}"
     return f"{failed.hint}; its errors: {monitor}" if failed.hint else monitor
-
-
-def _danger(name: str, message: str, hint: str) -> Problem:
-    return Problem(severity=Severity.DANGER, name=name, message=message, hint=hint)
-
-
-def _attention(name: str, message: str, hint: str) -> Problem:
-    return Problem(severity=Severity.ATTENTION, name=name, message=message, hint=hint)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from backupd.keeping_views import BloblessView, CoherencyView, SuspensionView
-from backupd.views import Problem, Severity
+from backupd.views import Problem
+from daemon.problems import attention, danger
 
 SUSPENSIONS_MAX = 5
 """So many accounts whose retention is suspended are told one by one."""
@@ -20,7 +21,7 @@ NOT_FETCHED = "contents_not_fetched"
 def loss_problems(suspensions: Sequence[SuspensionView]) -> list[Problem]:
     """Return a problem for each account whose retention is suspended, and one for those beyond a few."""
     found = [
-        _attention(
+        attention(
             MASS_DELETION,
             f"retention of {one.name} is suspended since {one.since:%Y-%m-%d %H:%M} UTC: {one.sentence}",
             "nothing of it is purged; bring back what is missed, and once all is well: "
@@ -31,9 +32,7 @@ def loss_problems(suspensions: Sequence[SuspensionView]) -> list[Problem]:
     more = len(suspensions) - SUSPENSIONS_MAX
     if more > 0:
         hint = "backupctl backup getSuspendedRetention lists them"
-        found.append(
-            _attention(MASS_DELETION_MORE, f"retention of {more:,} more accounts is suspended", hint)
-        )
+        found.append(attention(MASS_DELETION_MORE, f"retention of {more:,} more accounts is suspended", hint))
     return found
 
 
@@ -42,7 +41,7 @@ def blobless_problems(mode: BloblessView) -> list[Problem]:
     found = []
     if mode.trouble:
         found.append(
-            _attention(
+            attention(
                 NOT_HELD,
                 f"blobless mode is set and not in force: {mode.trouble}",
                 "contents are stored in the Backup Path meanwhile; mend it, or turn backupBloblessMode off",
@@ -50,7 +49,7 @@ def blobless_problems(mode: BloblessView) -> list[Problem]:
         )
     if mode.not_fetched:
         found.append(
-            _attention(
+            attention(
                 NOT_FETCHED,
                 f"the contents of {mode.not_fetched:,} items are not in the backup yet: the AppServer alone"
                 " holds them since blobless mode",
@@ -64,7 +63,7 @@ def coherency_problems(known: CoherencyView, backup_path: str) -> list[Problem]:
     """Return what checks found and nothing has mended."""
     if not known.findings:
         return []
-    tell = _danger if known.dangers else _attention
+    tell = danger if known.dangers else attention
     return [
         tell(
             COHERENCY,
@@ -73,11 +72,3 @@ def coherency_problems(known: CoherencyView, backup_path: str) -> list[Problem]:
             f"backupctl backup doCoherencyCheck {backup_path} fixBackup true mends what can be mended",
         )
     ]
-
-
-def _danger(name: str, message: str, hint: str) -> Problem:
-    return Problem(severity=Severity.DANGER, name=name, message=message, hint=hint)
-
-
-def _attention(name: str, message: str, hint: str) -> Problem:
-    return Problem(severity=Severity.ATTENTION, name=name, message=message, hint=hint)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from backupd.views import Problem, Severity
+from backupd.views import Problem
 from backupd.volume_views import MetadataView, VolumeView
+from daemon.problems import attention
 
 UNREACHABLE_AFTER = timedelta(seconds=60)
 """A store that is away for less is not worth a word."""
@@ -39,7 +40,7 @@ def _unreachable(volume: VolumeView, now: datetime) -> list[Problem]:
     verb = "refuses uploads" if volume.permanent else "can't be used"
     following = f", next try {volume.next_try:%H:%M:%S} UTC" if volume.next_try else ""
     return [
-        _attention(
+        attention(
             UNREACHABLE,
             f"the external volume {volume.title} {verb} since {since:%Y-%m-%d %H:%M} UTC: "
             f"{volume.error}{following}",
@@ -57,7 +58,7 @@ def _behind(volume: VolumeView, now: datetime) -> list[Problem]:
     )
     if volume.waiting_bytes > max(volume.cache_bytes_max, CACHE_BYTES_MIN):
         return [
-            _attention(
+            attention(
                 BEHIND,
                 f"{volume.waiting_bytes >> 20:,} MB wait for the external volume, more than the "
                 f"{volume.cache_bytes_max >> 20:,} MB of backupBlobCacheSize{rest}",
@@ -67,7 +68,7 @@ def _behind(volume: VolumeView, now: datetime) -> list[Problem]:
         ]
     if volume.oldest is not None and now - volume.oldest > BEHIND_AFTER:
         return [
-            _attention(
+            attention(
                 BEHIND,
                 f"{volume.waiting_objects:,} blobs wait for the external volume, the oldest since "
                 f"{volume.oldest:%Y-%m-%d %H:%M} UTC{rest}",
@@ -81,7 +82,7 @@ def _others(volume: VolumeView) -> list[Problem]:
     found = []
     if volume.damaged_objects:
         found.append(
-            _attention(
+            attention(
                 NOT_SENT,
                 f"{volume.damaged_objects:,} blobs can't be sent: {volume.damage}",
                 "a file that is damaged here: check the disk, move it aside, a deep scan stores it again; an "
@@ -90,13 +91,13 @@ def _others(volume: VolumeView) -> list[Problem]:
         )
     if volume.rebuilding:
         found.append(
-            _attention(
+            attention(
                 REBUILDING, volume.rebuilding, "contents that are only outside can be read once it is done"
             )
         )
     if volume.error and volume.failing_since is None:
         found.append(
-            _attention(
+            attention(
                 BEHIND,
                 f"the upload queue can't be kept: {volume.error}",
                 "it is tried again by itself; has the Backup Path room, is its disk well?",
@@ -112,7 +113,7 @@ def _metadata(volume: VolumeView, now: datetime) -> list[Problem]:
         return []
     reason = view.error or "the volume does not answer"
     return [
-        _attention(
+        attention(
             METADATA,
             f"no metadata was sent to {volume.title} since {since:%Y-%m-%d %H:%M} UTC: {reason}",
             view.hint
@@ -120,7 +121,3 @@ def _metadata(volume: VolumeView, now: datetime) -> list[Problem]:
             "out by itself once the volume takes it",
         )
     ]
-
-
-def _attention(name: str, message: str, hint: str) -> Problem:
-    return Problem(severity=Severity.ATTENTION, name=name, message=message, hint=hint)

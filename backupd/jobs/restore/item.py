@@ -10,7 +10,6 @@ AppServer that is away is waited for.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import tempfile
 from collections.abc import Sequence
 from datetime import datetime
@@ -30,11 +29,11 @@ from backupd.errors import (
     UnknownItem,
     UsageError,
 )
-from backupd.items import CONTENT_KINDS, Area, ItemKey, Kind, digest_text
+from backupd.items import CONTENT_KINDS, Area, ItemKey, Kind
 from backupd.jobs.restore.memory import in_doubt
 from backupd.jobs.restore.patience import Patience
 from backupd.jobs.restore.plan import without_deletion_mark
-from backupd.jobs.restore.proof import why_not_equal
+from backupd.jobs.restore.proof import digest_of_reading, why_not_equal
 from backupd.operations import Run
 from backupd.states import Photograph, State, state_at
 from backupd.store.index_queries import KnownItem
@@ -222,7 +221,7 @@ class ItemRestore:
                 continue
             if reading.content is None:
                 continue
-            if await asyncio.to_thread(_digest_of_content, reading.content.open) == photograph.digest:
+            if await asyncio.to_thread(digest_of_reading, reading) == photograph.digest:
                 return listed.item
         return None
 
@@ -305,12 +304,3 @@ class _Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
 def _area_of(photograph: Photograph) -> Area:
     return Area(photograph.metadata.get("area", Area.MAIL))
-
-
-def _digest_of_content(opened: Any) -> str:
-    sha256 = hashlib.sha256()
-    file: BinaryIO
-    with opened() as file:
-        while piece := file.read(COPY_BYTES):
-            sha256.update(piece)
-    return digest_text(sha256.digest())
